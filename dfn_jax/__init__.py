@@ -1,0 +1,1 @@
+"""Dynamic Filter Networks (De Brabandere, Jia, Tuytelaars, Van Gool, NIPS 2016) in JAX."""
