@@ -1,0 +1,148 @@
+"""Image files: listing them, and reading 8-bit grey or RGB images and 16-bit disparity with one-line errors."""
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dfn_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what PIL raises on a broken file
+
+
+def unit_range(pixels: np.ndarray) -> np.ndarray:
+    """Maps uint8 pixels of any shape to float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def check_channels(channels: int) -> None:
+    """Raises InputError unless `channels` is 1 (grey) or 3 (RGB)."""
+    if channels not in (1, 3):
+        raise InputError(f"images of {channels} channels were asked for; choose 1 (grey) or 3 (RGB)")
+
+
+def existing_folder(path: str | Path) -> Path:
+    """Returns `path` as a Path with `~` expanded, or raises InputError where it is no folder."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        found = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"data folder {folder} {found}; pass the folder that holds the data as data.dir")
+    return folder
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Lists image files by their suffix, numbers in names in numeric order, hidden files left out.
+
+    Args:
+        folder: An existing folder.
+        recursive: Whether to look into its subfolders.
+
+    Returns:
+        Paths in natural order of their path relative to `folder`.
+    """
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    images = [
+        path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
+    ]
+    return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def natural_key(name: str) -> list:
+    """Returns a sorting key that puts `frame_2` before `frame_10`, so that order by name is order in time."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Reads (height, width) from the header of an 8-bit grey or RGB image.
+
+    Raises:
+        InputError: The file is unreadable or holds anything but 8-bit grey or RGB.
+    """
+    with _opened(path) as image:
+        mode, size = image.mode, image.size
+    _check_8_bit(path, mode)
+    return size[1], size[0]
+
+
+def read_image(path: Path, channels: int) -> "Image.Image":
+    """Reads an 8-bit grey or RGB image file as grey (Rec. 601 luma) or RGB.
+
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        A PIL image in mode "L" or "RGB".
+
+    Raises:
+        InputError: The file is unreadable or holds anything but 8-bit grey or RGB.
+    """
+    header_size(path)
+    with _opened(path) as image:
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def read_pixels(path: Path, channels: int) -> np.ndarray:
+    """Reads an 8-bit image file as `read_image` does, to uint8 [H, W, C]."""
+    pixels = np.asarray(read_image(path, channels))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _check_8_bit(path: Path, mode: str) -> None:
+    if _is_16_bit_png(path):
+        mode = "16-bit"
+    if mode not in ("L", "RGB"):
+        raise InputError(f"{path} is a {mode} image; wanted 8-bit grey or RGB: convert it or remove it")
+
+
+def _is_16_bit_png(path: Path) -> bool:
+    """Tells a 16-bit PNG by its header, because PIL opens a 16-bit RGB file as mode RGB without a word."""
+    with path.open("rb") as file:
+        header = file.read(25)
+    return header.startswith(b"\x89PNG") and header[24:] == b"\x10"
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator["Image.Image"]:
+    """Opens an image file with PIL and turns whatever a broken file raises into one line."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cannot read {path} as an image ({reason}); replace it or remove it") from error
+
+
+def read_disparity(path: Path) -> np.ndarray:
+    """Reads a disparity map in KITTI's encoding: 16-bit grey PNG, disparity = value / 256, 0 where unknown.
+
+    Args:
+        path: The PNG file.
+
+    Returns:
+        Disparity in pixels, float32 [H, W], 0 where unknown.
+
+    Raises:
+        InputError: The file is unreadable or not a 16-bit grey PNG.
+
+    Source: KITTI stereo 2012 and 2015 development kits.
+    """
+    with _opened(path) as image:
+        mode = image.mode
+        values = np.asarray(image)
+    if values.ndim != 2 or not _is_16_bit_png(path):
+        raise InputError(
+            f"disparity {path} is no 16-bit grey PNG but of mode {mode}; wanted KITTI's encoding, 256 x disparity "
+            "and 0 for none: convert it"
+        )
+    return values.astype(np.float32) / np.float32(256)
