@@ -146,6 +146,13 @@ def test_a_failed_write_leaves_the_old_page_whole(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_reader_keeps_the_page_it_opened(tmp_path):
+    write(tmp_path)
+    with (tmp_path / "index.html").open() as opened:
+        write(tmp_path, title="Another")
+        assert Page(opened.read()).all("h1") == ["Stereo"]
+
+
 def test_names_that_are_no_file_names_are_refused(tmp_path):
     for name in ("", "../x", "a b", ".x"):
         with pytest.raises(ValueError, match="letters"):
