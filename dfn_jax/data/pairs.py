@@ -9,6 +9,7 @@ from typing import Literal
 import grain
 import numpy as np
 
+from dfn_jax.data.epochs import shuffled_epochs
 from dfn_jax.data.image_files import check_channels, unit_range
 from dfn_jax.data.pair_folders import StereoSequence, find_sequences
 from dfn_jax.data.pairs_builder import prepared_source
@@ -97,8 +98,8 @@ def train_batches(
     Raises:
         InputError: As in `examples`.
     """
-    order_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return examples(data_dir, split=split, **options).shuffle(order_seed).repeat().batch(batch_size)
+    singles = examples(data_dir, split=split, **options)
+    return shuffled_epochs(len(singles), seed=seed).map(singles.__getitem__).batch(batch_size)
 
 
 def _read(source: Sequence[dict[str, np.ndarray]], index: int) -> dict[str, np.ndarray]:

@@ -235,4 +235,7 @@ def _read_back(config: PairsConfig, folder: Path) -> None:
     if len(source) != len(config.pairs):
         raise OSError(f"{len(source)} of {len(config.pairs)} pairs could be read back")
     for index in range(len(source)):
-        source[index]
+        try:
+            source[index]
+        except Exception as error:  # ArrayRecord and TFDS raise whatever the lost bytes happen to lead to
+            raise OSError(f"pair {index} could not be read back") from error

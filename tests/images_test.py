@@ -1,0 +1,179 @@
+import functools
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfn_jax.data.images import crop_batches, texture_batch
+from dfn_jax.errors import InputError
+
+DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
+needs_train400 = pytest.mark.skipif(
+    not (DATA / "train400_gray").is_dir(), reason="DFN_DATA names no folder with train400_gray"
+)
+
+
+# Procedural texture
+
+
+def draw(seed, **options):
+    return np.asarray(jax.jit(functools.partial(texture_batch, **options))(jax.random.key(seed)))
+
+
+@pytest.mark.parametrize(
+    ("image_size", "channels"), [((64, 64), 1), ((37, 50), 3), ((1, 1), 1), ((5, 130), 1), ((16, 16), 3)]
+)
+def test_textures_have_their_shape_and_range(image_size, channels):
+    images = draw(0, batch_size=3, image_size=image_size, channels=channels)
+    assert images.shape == (3, *image_size, channels)
+    assert images.dtype == np.float32
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def textures():
+    return draw(1, batch_size=64, image_size=(64, 64))
+
+
+def test_textures_are_a_pure_function_of_the_key(textures):
+    eager = texture_batch(jax.random.key(1), batch_size=64, image_size=(64, 64))
+    np.testing.assert_allclose(eager, textures, atol=1e-5)
+    assert not np.allclose(draw(2, batch_size=64, image_size=(64, 64)), textures, atol=0.1)
+
+
+def test_textures_differ_in_contrast_and_none_is_flat(textures):
+    contrast = textures.std((1, 2, 3))
+    assert contrast.min() > 0.01
+    assert contrast.max() > 0.2
+    assert np.quantile(contrast, 0.9) > 2 * np.quantile(contrast, 0.1)
+    assert np.mean((textures == 0) | (textures == 1)) < 0.05
+
+
+def test_textures_have_power_at_all_frequencies_and_a_spectrum_each(textures):
+    power = np.abs(np.fft.fft2(textures[..., 0] - textures[..., 0].mean((1, 2), keepdims=True))) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
+    low = power[:, (frequency > 0) & (frequency < 0.08)].mean(1)
+    high = power[:, frequency > 0.35].mean(1)
+    assert np.all(high > 0)
+    slopes = np.log10(low / high)
+    assert slopes.min() < 1  # nearly white
+    assert slopes.max() > 2  # as in natural images
+
+
+def test_textures_of_different_channels_differ():
+    images = draw(0, batch_size=2, image_size=(32, 32), channels=3)
+    assert not np.allclose(images[..., 0], images[..., 1], atol=0.1)
+
+
+# Crops of a folder
+
+
+def random_image(seed, size=(20, 24)):
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "images"
+    for index, name in enumerate(["a.png", "b.bmp", "deep/down/c.png", "deep/d.tif"]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random_image(index)).save(root / name)
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+def test_crops_are_cut_from_the_images(folder):
+    images = np.stack([random_image(index) for index in range(4)])
+    batches = crop_batches(folder, image_size=(7, 9), batch_size=4, seed=0)
+    corners = set()
+    for step in range(8):
+        batch = batches[step]["image"]
+        assert batch.shape == (4, 7, 9, 1)
+        assert batch.dtype == np.float32
+        crops = np.round(batch[..., 0] * 255).astype(np.uint8)
+        np.testing.assert_allclose(batch[..., 0], crops / 255, atol=1e-6)
+        found = [_find(crop, images) for crop in crops]
+        assert sorted(image for image, *_ in found) == [0, 1, 2, 3]  # an epoch visits every image
+        corners |= {(top, left) for _, top, left in found}
+    assert len(corners) > 16
+
+
+def _find(crop, images):
+    windows = np.lib.stride_tricks.sliding_window_view(images, crop.shape, (1, 2))
+    matches = np.argwhere((windows == crop).all((-2, -1)))
+    assert len(matches) == 1
+    return tuple(matches[0])
+
+
+def test_crops_are_a_pure_function_of_seed_and_step(folder):
+    options = {"image_size": (7, 9), "batch_size": 6}
+    one, other = (crop_batches(folder, seed=3, **options) for _ in range(2))
+    seventh, third = one[7]["image"], one[3]["image"]
+    np.testing.assert_array_equal(other[3]["image"], third)
+    np.testing.assert_array_equal(other[7]["image"], seventh)
+    assert not np.array_equal(seventh, third)
+    assert not np.array_equal(crop_batches(folder, seed=4, **options)[3]["image"], third)
+
+
+def test_crops_in_colour_and_grey(tmp_path):
+    pixels = random_image(0, (8, 8, 3))
+    Image.fromarray(pixels).save(tmp_path / "colour.png")
+    options = {"image_size": (8, 8), "batch_size": 1, "seed": 0}
+    colour = crop_batches(tmp_path, channels=3, **options)[0]["image"]
+    np.testing.assert_allclose(colour[0], pixels / 255, atol=1e-6)
+    grey = crop_batches(tmp_path, channels=1, **options)[0]["image"]
+    np.testing.assert_allclose(grey[0, ..., 0], pixels @ np.array([0.299, 0.587, 0.114]) / 255, atol=1.01 / 255)
+
+
+def save_16_bit(folder):
+    Image.fromarray(np.zeros((20, 20), np.uint16)).save(folder / "x.png")
+
+
+BAD_FOLDERS = {
+    "too small": (lambda folder: Image.new("L", (8, 30)).save(folder / "x.png"), ["x.png", "30 x 8", "10 x 12"]),
+    "16-bit": (save_16_bit, ["x.png", "16-bit image", "8-bit"]),
+    "palette": (lambda folder: Image.new("P", (20, 20)).save(folder / "x.png"), ["x.png", "P image"]),
+    "unreadable": (lambda folder: (folder / "x.jpg").write_text("hello"), ["cannot read", "x.jpg"]),
+    "no images": (lambda folder: [path.unlink() for path in folder.rglob("*.*")], ["no images", ".png"]),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
+def test_bad_images_are_told_in_one_line(folder, spoil, words):
+    spoil(folder)
+    with pytest.raises(InputError) as caught:
+        crop_batches(folder, image_size=(10, 12), batch_size=2, seed=0)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_truncated_image_is_told_when_it_is_decoded(tmp_path):
+    path = tmp_path / "x.png"
+    Image.fromarray(random_image(0)).save(path)
+    os.truncate(path, path.stat().st_size // 2)
+    batches = crop_batches(tmp_path, image_size=(10, 12), batch_size=1, seed=0)
+    with pytest.raises(InputError, match=r"cannot read .*x\.png") as caught:
+        batches[0]
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_unknown_channels(tmp_path):
+    options = {"image_size": (4, 4), "batch_size": 1, "seed": 0}
+    with pytest.raises(InputError, match="does not exist"):
+        crop_batches(tmp_path / "nowhere", **options)
+    with pytest.raises(InputError, match=r"1 \(grey\) or 3 \(RGB\)"):
+        crop_batches(tmp_path, channels=4, **options)
+
+
+@needs_train400
+def test_crops_of_natural_images():
+    batch = crop_batches(DATA / "train400_gray", image_size=(64, 64), batch_size=64, seed=0)[0]["image"]
+    assert batch.shape == (64, 64, 64, 1)
+    assert 0.2 < batch.mean() < 0.7
+    assert batch.std() > 0.1
