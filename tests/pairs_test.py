@@ -388,20 +388,24 @@ def run_python(code, *arguments):
     )
 
 
-def test_a_killed_preparation_is_never_taken_for_whole(folder, cache):
+@pytest.mark.parametrize("moment", ["_resized_views", "_read_back"])
+def test_a_killed_preparation_is_never_taken_for_whole(folder, cache, moment):
     written = write_pairs(folder)
     killed = run_python(
         """
 import os, signal, sys
 from dfn_jax.data import pairs, pairs_builder
-read = pairs_builder._read_back
-def read_back_and_die(config, folder):
-    read(config, folder)
-    os.kill(os.getpid(), signal.SIGKILL)
-pairs_builder._read_back = read_back_and_die
+work = getattr(pairs_builder, sys.argv[2])
+def work_and_die(first, *rest):
+    result = work(first, *rest)
+    if not str(getattr(first, "left", "")).endswith("000000_10.png"):  # the first pair still gets through
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(pairs_builder, sys.argv[2], work_and_die)
 pairs.examples(sys.argv[1], image_size=(6, 10), channels=1)
 """,
         folder,
+        moment,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not prepared(cache)
@@ -430,7 +434,7 @@ except InputError as error:
     lines = run_python(code, folder).stdout.splitlines()
     assert len(lines) == 2
     assert lines[1].startswith(f"cannot write prepared pairs to {cache}")
-    assert "make room" in lines[1]
+    assert "(File too large); make room" in lines[1]
     assert not list(cache.iterdir())
     assert len(pairs.examples(folder, image_size=(80, 80), channels=1)) == 3
 

@@ -165,7 +165,8 @@ def prepared_source(
         try:
             _prepare(config, cache)
         except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises RuntimeError on a full disk
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            message = " ".join(str(error).split())
+            reason = getattr(error, "strerror", None) or message.rpartition("failed: ")[2].partition(";")[0]
             raise InputError(
                 f"cannot write prepared pairs to {cache} ({reason}); make room there or choose another folder with "
                 "cache_dir or XDG_CACHE_HOME"
