@@ -1,0 +1,60 @@
+"""Checks of the arguments that several operations share."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+
+
+def positive_pair(value, name: str) -> tuple[int, int]:
+    """Reads an option that is one positive integer, or one for rows and one for columns.
+
+    Args:
+        value: int, or two ints (vertical, horizontal).
+        name: The option's name, for the message.
+
+    Returns:
+        The two ints.
+
+    Raises:
+        ValueError: If `value` is anything else.
+    """
+    try:
+        vertical, horizontal = value if isinstance(value, (tuple, list)) else (value, value)
+        vertical, horizontal = operator.index(vertical), operator.index(horizontal)
+    except (TypeError, ValueError):
+        vertical = horizontal = 0
+    if min(vertical, horizontal) < 1:
+        raise ValueError(f"{name}: got {value!r}, wanted a positive int or a pair of them.")
+    return vertical, horizontal
+
+
+def floating_array(array, name: str) -> jax.Array:
+    """Reads an argument that must be an array of floating-point numbers.
+
+    Args:
+        array: Array of any shape.
+        name: The argument's name, for the message.
+
+    Returns:
+        The array as a `jax.Array`.
+
+    Raises:
+        ValueError: If its numbers are not floating-point.
+    """
+    array = jnp.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name}: got dtype {array.dtype}, wanted a floating-point dtype.")
+    return array
+
+
+def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
+    """Returns the dtype to add up in: the arrays' own, and float32 at the least.
+
+    Args:
+        *arrays: Arrays of floating-point dtypes.
+
+    Returns:
+        float32, or float64 if one of the arrays has it.
+    """
+    return jnp.result_type(*arrays, jnp.float32)
