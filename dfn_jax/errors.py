@@ -1,8 +1,9 @@
-"""The one exception that a person's input may cause."""
+"""What may go wrong for reasons outside the code; `launch.py` prints the one-line message and exits with 1."""
 
 
 class InputError(ValueError):
-    """A command, config, file or folder that cannot be used.
+    """A command, config, file or folder that cannot be used: what was found, what was wanted, what to do."""
 
-    The message is one line: what was found, what was wanted, what to do. `launch.py` prints it and exits with 1.
-    """
+
+class DivergedError(RuntimeError):
+    """Training that reached a number that is not finite."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+from dfn_jax.files import write_whole
+
 SIGNIFICANT_DIGITS = 4
 
 
@@ -121,8 +123,8 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        _write_whole(folder / f"{picture.name}.png", picture.png)
-    _write_whole(folder / "index.html", page.encode())
+        write_whole(folder / f"{picture.name}.png", picture.png)
+    write_whole(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
@@ -203,15 +205,6 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValueError(f"a picture's name may have letters, digits, _ and -, got {name!r}")
     if len(set(names)) != len(names):
         raise ValueError(f"pictures need different names, got {names}")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _PAGE = Template("""<!doctype html>

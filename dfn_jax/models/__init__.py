@@ -1,0 +1,1 @@
+"""The networks of the paper, and what they are measured against."""

@@ -1,0 +1,123 @@
+"""Configs are data: what every experiment's config has, and the checks that give a one-line error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dfn_jax.errors import InputError
+from dfn_jax.files import write_whole
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# What may change between two runs of one workdir without making it another experiment.
+FREE = ("preset", "eval", "mesh", "train.steps", "train.log_every", "train.checkpoint_every")
+
+
+def choose(kind: str, name: str, known: Any) -> Any:
+    """Looks up a name in a mapping, or checks it against a tuple of names.
+
+    Args:
+        kind: what the name stands for, as the error calls it.
+        name: the name that the config gives.
+        known: mapping from names, or the names.
+
+    Returns:
+        The mapping's value, or the name itself.
+
+    Raises:
+        InputError: the name is not known; lists those that are.
+    """
+    if name not in known:
+        raise InputError(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
+    return known[name] if isinstance(known, dict) else name
+
+
+def with_preset(config: ConfigDict, preset: str, presets: dict[str, dict[str, Any]]) -> ConfigDict:
+    """Fills in a preset.
+
+    Args:
+        config: the config of the preset `paper`.
+        preset: the name after the colon of `--config=experiments/<name>.py:<preset>`.
+        presets: by name, what each changes, by dotted names.
+
+    Returns:
+        The config, with `preset` set.
+
+    Raises:
+        InputError: the preset is not known.
+    """
+    config.update_from_flattened_dict(choose("preset", preset, presets))
+    config.preset = preset
+    return config
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what every config has.
+
+    Raises:
+        InputError: a number is out of range; names the entry, its value and what was wanted.
+    """
+    wanted = [
+        (f"{group}.{name}", config[group][name], minimum)
+        for group, name, minimum in (
+            ("train", "steps", 0),
+            ("train", "batch_size", 1),
+            ("train", "checkpoint_every", 1),
+            ("train", "log_every", 1),
+            ("eval", "examples", 1),
+            ("optim", "halve_every", 1),
+        )
+    ]
+    wanted += [("seed", config.seed, 0)]
+    wanted += [("data.image_size", size, 1) for size in config.data.image_size]
+    for name, value, minimum in wanted:
+        if not isinstance(value, int) or value < minimum:
+            raise InputError(f"config.{name} is {value!r}; it must be a whole number of at least {minimum}")
+    if len(config.data.image_size) != 2:
+        raise InputError(f"config.data.image_size is {config.data.image_size}; it must be (height, width) in pixels")
+    if not 0 < config.optim.learning_rate < float("inf"):
+        raise InputError(f"config.optim.learning_rate is {config.optim.learning_rate}; it must be a positive number")
+    choose("precision", config.precision, PRECISIONS)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Writes the config into a new workdir, or checks that the workdir was begun with the same one.
+
+    Args:
+        workdir: folder of the run; made where it is missing.
+        config: the run's config.
+
+    Raises:
+        InputError: the workdir belongs to another config; names the entries that differ.
+    """
+    path = workdir / "config.json"
+    mine = json.loads(config.to_json_best_effort())
+    if path.exists():
+        try:
+            theirs = _flat(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
+        ours = _flat(mine)
+        differ = [
+            f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
+            for name in sorted(theirs.keys() | ours.keys())
+            if theirs.get(name) != ours.get(name) and not name.startswith(FREE)
+        ]
+        if differ:
+            raise InputError(
+                f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
+                "choose another --workdir, or give the same config"
+            )
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(mine, indent=2) + "\n")

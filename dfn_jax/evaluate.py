@@ -1,0 +1,105 @@
+"""What a run reached: `results.json` and `report/index.html`, for every task alike."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from dfn_jax import report
+from dfn_jax.files import write_whole
+from dfn_jax.records import read_records
+from dfn_jax.tasks.task import Evaluation, Task
+from dfn_jax.train import TrainState
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def evaluate(
+    task: Task, config: ConfigDict, workdir: Path, state: TrainState, *, began: float
+) -> tuple[Path, Evaluation]:
+    """Measures a trained state on data that training never sees, and writes the results and the report.
+
+    Args:
+        task: what was trained.
+        config: its config; with `eval.dir` set, the results go to `evaluations/<name of that folder>/`.
+        workdir: of the run.
+        state: to be measured.
+        began: when the command began, by `time.monotonic`.
+
+    Returns:
+        The folder that holds `results.json` and `report/`, and what was found.
+    """
+    folder = workdir / "evaluations" / Path(config.eval.dir).resolve().name if config.eval.dir else workdir
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation = task.evaluate(state.params)
+    results = {
+        "experiment": config.experiment,
+        "preset": config.preset,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "steps": int(state.step),
+        "seed": config.seed,
+        "data": evaluation.data,
+        "wall_time_s": round(time.monotonic() - began, 1),
+        "hardware": hardware(),
+        "versions": versions(),
+        "commit": commit(),
+        **{name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()},
+    }
+    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    sections = list(evaluation.sections)
+    records = read_records(workdir / "metrics.jsonl")
+    if len(records) > 1:
+        curve = report.Picture(
+            "curve", "How it learned", _curve(records, task.loss_name), f"{task.loss_name}, by training step", wide=True
+        )
+        sections.append(curve)
+    report.write_report(
+        folder / "report",
+        title=f"{config.experiment}, preset {config.preset}",
+        introduction=evaluation.headline,
+        sections=sections,
+        details={
+            "Results": {name: value for name, value in results.items() if not isinstance(value, dict)},
+            "Configuration": json.loads(config.to_json_best_effort()),
+            "Versions": results["versions"],
+        },
+    )
+    return folder, evaluation
+
+
+def _curve(records: list[dict[str, float]], label: str) -> bytes:
+    from dfn_jax import visualize
+
+    return visualize.curve_png(records, ["loss"], label=label)
+
+
+def hardware() -> str:
+    """The devices in words, such as '1 x cpu (x86_64, 2 cores)'."""
+    devices = jax.devices()
+    host = f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
+    return f"{len(devices)} x {devices[0].device_kind}{host}"
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that results depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def commit() -> str | None:
+    """The commit of the code, with '-dirty' where tracked files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

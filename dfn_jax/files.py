@@ -1,0 +1,22 @@
+"""Writing files so that nothing half-written is ever taken for whole."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replaces a file in one step: a reader finds the old content or the new, never a part.
+
+    Args:
+        path: of the file; its folder must exist.
+        content: text, written as UTF-8, or bytes.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,29 @@
+"""What the dynamic filter networks are measured against: the same generators without the filter."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dfn_jax.models.generators import Conv
+from dfn_jax.models.stereo import StereoGenerator
+
+
+class StereoTwin(nn.Module):
+    """The stereo network without the filter: its generator, then one linear layer; 464,509 parameters.
+
+    Attributes:
+        taps: as in the network with the filter, so that the generators are the same.
+        position_bias: see `StereoGenerator`.
+        dtype: type of the computation.
+    """
+
+    taps: int = 13
+    position_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, left: Array) -> Array:
+        """Predicts the right view [N, H, W, C] float32 from left [N, H, W, C]."""
+        channels = left.shape[-1]
+        theta = StereoGenerator(self.taps + channels, self.position_bias, self.dtype)(left)
+        return Conv(channels, kernel_size=1, dtype=self.dtype)(theta).astype(jnp.float32)

@@ -1,0 +1,79 @@
+"""Stereo prediction (Section 4.3): from the left view alone, the horizontal filters that make the right view of it."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dfn_jax import ops
+from dfn_jax.models.generators import Decoder, Encoder
+
+
+class Filtered(NamedTuple):
+    """What a dynamic filter network gives: the filtered image and the filters that made it.
+
+    Attributes:
+        prediction: [N, H, W, C] float32.
+        filters: [N, H, W, K] float32, each summing to one.
+        bias: [N, H, W, C] float32, added to the image before filtering.
+    """
+
+    prediction: Array
+    filters: Array
+    bias: Array
+
+
+class StereoGenerator(nn.Module):
+    """The filter-generating network of Section 4.3: an encoder-decoder without recurrence.
+
+    Attributes:
+        outputs: values generated per pixel.
+        position_bias: one bias per position in the encoder's last layer, as published; fixes the image size.
+        dtype: type of the computation; parameters stay float32.
+    """
+
+    outputs: int
+    position_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, left: Array) -> Array:
+        """Generates [N, H, W, outputs] from left [N, H, W, C]."""
+        code = Encoder(
+            features=(32, 32, 64, 64, 128),
+            strides=(1, 2, 1, 1, 1),
+            position_bias=(False, False, False, False, self.position_bias),
+            dtype=self.dtype,
+        )(left)
+        decoder = Decoder(coarse=(64, 64), fine=(64, 64), hidden=128, outputs=self.outputs, dtype=self.dtype)
+        return decoder(code, left.shape[1:3])
+
+
+class StereoDFN(nn.Module):
+    """The dynamic filter network for stereo prediction; 464,494 parameters for grey 64x64 images and 13 taps.
+
+    Each pixel of the right view is a softmaxed horizontal filter on the left view, to which a dynamic bias is added
+    first. The weight of a filter sits at the disparity: tap `taps // 2 + d` fetches the pixel d to the right.
+
+    Attributes:
+        taps: width of the horizontal filters in pixels, odd.
+        position_bias: see `StereoGenerator`.
+        dtype: type of the generator's computation; softmax and filtering are float32.
+    """
+
+    taps: int = 13
+    position_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, left: Array) -> Filtered:
+        """Predicts the right view from left [N, H, W, C] float32 in [0, 1].
+
+        Returns:
+            The prediction, the filters [N, H, W, taps] and the dynamic bias [N, H, W, C].
+        """
+        theta = StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left).astype(jnp.float32)
+        filters = ops.softmax_filters(theta[..., : self.taps])
+        bias = theta[..., self.taps :]
+        return Filtered(ops.dynamic_local_filter(left + bias, filters, kernel_size=(1, self.taps)), filters, bias)

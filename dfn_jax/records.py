@@ -1,0 +1,67 @@
+"""What a run writes as it goes: `metrics.jsonl`, and the same for TensorBoard where tensorboardX is installed."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+from dfn_jax.files import write_whole
+
+
+class Records:
+    """The records of one workdir; a context, on whose end all are on disk."""
+
+    def __init__(self, workdir: Path):
+        self._path = workdir / "metrics.jsonl"
+        self._tensorboard_folder = workdir / "tensorboard"
+        self._tensorboard = None
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def drop_after(self, step: int) -> None:
+        """Forgets the records after a step, which a run that goes on from there will write again."""
+        kept = [record for record in read_records(self._path) if record["step"] <= step]
+        if self._path.exists():
+            write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends a record.
+
+        Args:
+            step: number of steps taken.
+            values: by name.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._tensorboard is None and importlib.util.find_spec("tensorboardX"):
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=step)
+        if self._tensorboard:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+
+def read_records(path: Path) -> list[dict[str, float]]:
+    """Reads `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
+
+    Args:
+        path: of the file, which may be missing.
+
+    Returns:
+        The records, in order, each with its `step`.
+    """
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

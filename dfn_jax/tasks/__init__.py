@@ -1,0 +1,29 @@
+"""Experiments by name: each binds a data set, a network, a loss, metrics and pictures."""
+
+import importlib
+
+from ml_collections import ConfigDict
+
+from dfn_jax.errors import InputError
+from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
+
+__all__ = ["TASKS", "Batch", "Evaluation", "Params", "Task", "make_task"]
+
+TASKS = ("stereo", "steerable")
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task that `config.task` names.
+
+    Args:
+        config: an experiment's config.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: the name is unknown, or the config asks for what the task cannot do.
+    """
+    if config.task not in TASKS:
+        raise InputError(f"config.task is {config.task!r}; known tasks: {', '.join(TASKS)}")
+    return importlib.import_module(f"dfn_jax.tasks.{config.task}").make_task(config)

@@ -1,0 +1,145 @@
+"""Stereo prediction (Section 4.3): the right view from the left, and disparity read off the filters, without labels."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dfn_jax import config as configs
+from dfn_jax import losses, ops
+from dfn_jax.data import highway
+from dfn_jax.errors import InputError
+from dfn_jax.models.baselines import StereoTwin
+from dfn_jax.models.stereo import Filtered, StereoDFN
+from dfn_jax.tasks.stereo_evaluation import BATCH, evaluate_stereo
+from dfn_jax.tasks.task import Batch, Params, Task
+
+NETWORKS = {"dfn": StereoDFN, "twin": StereoTwin}
+DATA = ("highway", "pairs")
+TEST_SEED = 2016  # of the scenes that every run is tested on, whatever its own seed
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Binds the stereo task.
+
+    Args:
+        config: of `experiments/stereo.py`.
+
+    Returns:
+        The task.
+
+    Raises:
+        InputError: a name or size in the config, or the data, cannot be used.
+    """
+    _check(config)
+    height, width = config.data.image_size
+    network = configs.choose("config.model.name", config.model.name, NETWORKS)(
+        taps=config.model.taps,
+        position_bias=config.model.position_bias,
+        dtype=configs.PRECISIONS[config.precision],
+    )
+
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        prediction, _ = split_output(network.apply(params, batch["left"]))
+        return losses.mean_squared_error(prediction, batch["right"])
+
+    @jax.jit
+    def predict(params: Params, left: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        prediction, filters = split_output(network.apply(params, left))
+        if filters is None:
+            return prediction, None
+        return prediction, ops.expected_displacement(filters, (1, config.model.taps))[..., 0]
+
+    return Task(
+        init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
+        loss=loss,
+        train_batch=_train_batches(config),
+        evaluate=lambda params: evaluate_stereo(
+            *_test_examples(config), lambda left: predict(params, left), largest_shift=config.model.taps // 2
+        ),
+        loss_name="squared error, mean over pixels",
+    )
+
+
+def split_output(output: Filtered | jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Prediction and filters; a network without filters has None."""
+    return (output.prediction, output.filters) if isinstance(output, Filtered) else (output, None)
+
+
+def _check(config: ConfigDict) -> None:
+    configs.choose("config.data.name", config.data.name, DATA)
+    if config.eval.name:
+        configs.choose("config.eval.name", config.eval.name, DATA)
+    if config.model.taps < 1 or config.model.taps % 2 == 0:
+        raise InputError(f"config.model.taps is {config.model.taps}; it must be odd, so that a filter has a centre")
+    if config.data.channels not in (1, 3) or (config.data.name == "highway" and config.data.channels != 1):
+        raise InputError(
+            f"config.data.channels is {config.data.channels} on {config.data.name}; highway has 1, pairs have 1 or 3"
+        )
+
+
+def _folder(config: ConfigDict, named: str) -> str:
+    """The folder of pairs: named in the config, or by the environment variable DFN_DATA."""
+    folder = named or os.environ.get("DFN_DATA", "")
+    if not folder:
+        raise InputError("pairs need a folder: give --config.data.dir=FOLDER or set the environment variable DFN_DATA")
+    return folder
+
+
+def _pair_options(config: ConfigDict) -> dict:
+    data = config.data
+    return {
+        "image_size": tuple(data.image_size),
+        "channels": data.channels,
+        "test_sequences": tuple(data.test_sequences),
+        "test_fraction": data.test_fraction,
+    }
+
+
+def _train_batches(config: ConfigDict) -> Callable[[int], Batch]:
+    """Training batches by step."""
+    if config.data.name == "highway":
+        key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
+        return lambda step: highway.stereo_batch(jax.random.fold_in(key, step), **size)
+    from dfn_jax.data import pairs  # TFDS and Grain, which only real pairs need
+
+    @functools.cache
+    def batches():
+        folder = _folder(config, config.data.dir)
+        return pairs.train_batches(
+            folder, batch_size=config.train.batch_size, seed=config.seed, **_pair_options(config)
+        )
+
+    def batch(step: int) -> Batch:
+        fields = batches()[step]
+        return {"left": fields["left"], "right": fields["right"]}
+
+    return batch
+
+
+def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
+    """The test set: what it is, and its arrays, all examples along the first axis."""
+    name, count = config.eval.name or config.data.name, config.eval.examples
+    if name == "highway":
+        key = jax.random.fold_in(jax.random.key(TEST_SEED), 2)
+        size = {"batch_size": BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
+        batches = [
+            jax.device_get(highway.stereo_batch(jax.random.fold_in(key, index), **size))
+            for index in range(-(-count // BATCH))
+        ]
+        examples = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
+        return f"{count} scenes of the highway renderer that training never sees", examples
+    from dfn_jax.data import pairs
+
+    folder = _folder(config, config.eval.dir or config.data.dir)
+    split = "all" if config.eval.dir else "test"
+    found = pairs.examples(folder, split=split, **_pair_options(config))
+    count = min(count, len(found))
+    examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in range(count)))
+    return f"{count} real pairs of {Path(folder).resolve().name} ({split} of {len(found)})", examples

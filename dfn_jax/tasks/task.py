@@ -1,0 +1,45 @@
+"""What the training loop needs to know of an experiment, and nothing more."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from dfn_jax.report import Picture, Table
+
+Params = Any  # a pytree of float32 arrays
+Batch = Mapping[str, Any]  # arrays whose first axis is the example
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        data: what it was measured on, in words.
+        headline: one or two sentences with the figures that matter most.
+        metrics: flat, by the names that results.json uses.
+        sections: pictures and tables for the report, in the order of reading.
+    """
+
+    data: str
+    headline: str
+    metrics: dict[str, float]
+    sections: list[Picture | Table]
+
+
+class Task(NamedTuple):
+    """An experiment, bound to its data, network, loss, metrics and pictures.
+
+    Attributes:
+        init: key -> parameters.
+        loss: (parameters, batch) -> scalar loss, float32; pure, so that it can be compiled and differentiated.
+        train_batch: step -> batch; a pure function of the step (and of the config's seed).
+        evaluate: parameters -> Evaluation, on data that training never sees.
+        loss_name: what the loss is, for the learning curve.
+    """
+
+    init: Callable[[Array], Params]
+    loss: Callable[[Params, Batch], Array]
+    train_batch: Callable[[int], Batch]
+    evaluate: Callable[[Params], Evaluation]
+    loss_name: str

@@ -1,0 +1,63 @@
+"""Trains and evaluates an experiment: python launch.py --config=experiments/stereo.py:quick [--workdir=DIR]."""
+
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from dfn_jax.errors import DivergedError, InputError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and then evaluate), or evaluate alone")
+
+
+def main(_: list[str]) -> None:
+    """Runs what the flags say."""
+    began = time.monotonic()
+    from dfn_jax.config import check, claim_workdir
+    from dfn_jax.evaluate import evaluate
+    from dfn_jax.tasks import make_task
+    from dfn_jax.train import restore, train
+
+    config = CONFIG.value
+    check(config)
+    task = make_task(config)
+    workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{config.experiment}-{config.preset}-%Y%m%d-%H%M%S"))
+    print(f"workdir: {workdir}", flush=True)
+    if MODE.value == "train":
+        claim_workdir(workdir, config)
+        state = train(task, config, workdir)
+    else:
+        state = restore(task, config, workdir)
+    folder, evaluation = evaluate(task, config, workdir, state, began=began)
+    print(f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}")
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parses the flags, the config file among them; what is wrong with them becomes an InputError."""
+    try:
+        rest = flags.FLAGS(arguments)
+    except InputError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{error}; see --help") from error
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
+    if CONFIG.value is None:
+        raise InputError("no --config; for example --config=experiments/stereo.py:quick")
+    return rest
+
+
+def run() -> None:
+    """Runs the program; what went wrong outside the code is told in one line, with exit code 1."""
+    try:
+        app.run(main, flags_parser=parse)
+    except (InputError, DivergedError, OSError) as error:
+        sys.exit(f"launch.py: error: {' '.join(str(error).split())[:1000]}")
+
+
+if __name__ == "__main__":
+    run()
