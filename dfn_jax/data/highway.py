@@ -1,4 +1,4 @@
-"""Stereo pairs of a highway, drawn on the device: the embedded data set, with exact disparity and occlusion."""
+"""Stereo pairs of a highway, drawn on the device: the embedded data set, with exact disparity, flow and occlusion."""
 
 import functools
 
@@ -6,23 +6,37 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dfn_jax.data.highway_render import BASELINE, FOCAL, camera_rays, sample_grid, shade, trace
-from dfn_jax.data.highway_scene import Scene, sample_scene
+from dfn_jax.data.highway_render import (
+    BASELINE,
+    FAR,
+    FOCAL,
+    Rays,
+    View,
+    camera_rays,
+    carry,
+    project,
+    shade,
+    trace,
+    view_at,
+)
+from dfn_jax.data.highway_scene import Scene, sample_scenes
 
 SUPERSAMPLING = 2  # samples a pixel, each way
 
 
-def sample_scenes(key: Array, count: int) -> Scene:
-    """Draws scenes.
+def _views(scenes: Scene, time: Array | float) -> View:
+    return jax.vmap(view_at)(scenes, jnp.broadcast_to(time, scenes.seed.shape))
 
-    Args:
-        key: typed PRNG key.
-        count: number of scenes N.
 
-    Returns:
-        The scenes, each field [N, ...].
-    """
-    return jax.vmap(sample_scene)(jax.random.split(key, count))
+def _pixel_grid(image_size: tuple[int, int]) -> tuple[Array, Array]:
+    """Rows [H, 1] and columns [W] of the pixels' centres."""
+    rows, columns = (jnp.arange(size, dtype=jnp.float32) for size in image_size)
+    return rows[:, None], columns
+
+
+def _same(depth: Array, expected: Array) -> Array:
+    """Whether two depths are of one point; both may be infinite."""
+    return jnp.abs(1 / depth - 1 / expected) < 0.01 / expected + 1e-4
 
 
 @functools.partial(jax.jit, static_argnames="image_size")
@@ -37,25 +51,18 @@ def render_views(scenes: Scene, *, image_size: tuple[int, int], time: Array | fl
     Returns:
         left, right: [N, H, W, 1] float32 in [0, 1].
     """
-    (height, width), count = image_size, len(scenes.seed)
-    rows, columns = sample_grid(image_size, SUPERSAMPLING)
-    both = jax.tree.map(lambda field: field.repeat(2, axis=0), scenes)
-    eyes = jnp.tile(jnp.arange(2.0), count)
-    times = jnp.broadcast_to(time, (count,)).repeat(2)
+    rows, columns = _pixel_grid(image_size)
+    shifts = (jnp.arange(SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5
+    rows = rows + shifts[:, None, None, None, None]
+    columns = columns + shifts[:, None, None, None]
+    eyes = jnp.arange(2.0)[:, None, None]
 
-    def look(view: tuple[Scene, Array, Array]):
-        scene, eye, time = view
-        return trace(scene, camera_rays(scene, rows, columns, eye, image_size), time)
+    def draw(view: View) -> Array:
+        rays = camera_rays(view, rows, columns, eyes, image_size)
+        return shade(view, rays, trace(view, rays), image_size[1]).mean((0, 1))
 
-    def colour(view: tuple[Scene, Array, Array], hits) -> Array:
-        scene, eye, time = view
-        samples = shade(scene, camera_rays(scene, rows, columns, eye, image_size), hits, width, time)
-        return samples.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).mean((1, 3))
-
-    # Two loops over the views: as one expression XLA computes the hits anew for every use, at ten times the cost.
-    views = (both, eyes, times)
-    hits = jax.lax.map(look, views)
-    images = jax.lax.map(lambda item: colour(*item), (views, hits)).reshape(count, 2, height, width, 1)
+    # Scene by scene, a scene's numbers are scalars to the loop over its samples, which XLA then fuses into one.
+    images = jax.lax.map(draw, _views(scenes, time))[..., None]
     return images[:, 0], images[:, 1]
 
 
@@ -74,19 +81,59 @@ def right_disparity(scenes: Scene, *, image_size: tuple[int, int], time: Array |
         visible: [N, H, W] bool, False where something hides that point from the left camera or it lies beyond the
             left image.
     """
-    rows, columns = sample_grid(image_size, 1)
-    pixels = FOCAL * image_size[1] * BASELINE
+    rows, columns = _pixel_grid(image_size)
+    width = image_size[1]
 
-    def one(item: tuple[Scene, Array]) -> tuple[Array, Array]:
-        scene, time = item
-        right = trace(scene, camera_rays(scene, rows, columns, 1.0, image_size), time)
-        disparity = pixels / right.depth
+    def one(view: View) -> tuple[Array, Array]:
+        depth = trace(view, camera_rays(view, rows, columns, 1.0, image_size)).depth
+        disparity = FOCAL * width * BASELINE / depth
         matched = columns + disparity
-        left = trace(scene, camera_rays(scene, rows, matched, 0.0, image_size), time)
-        same = jnp.abs(pixels / left.depth - disparity) < 0.02 + 0.01 * disparity
-        return disparity, same & (matched <= image_size[1] - 1)
+        left = trace(view, camera_rays(view, rows, matched, 0.0, image_size))
+        return disparity, _same(left.depth, depth) & (matched <= width - 1)
 
-    return jax.lax.map(one, (scenes, jnp.broadcast_to(time, scenes.seed.shape)))
+    return jax.lax.map(one, _views(scenes, time))
+
+
+@functools.partial(jax.jit, static_argnames="image_size")
+def optical_flow(
+    scenes: Scene,
+    *,
+    image_size: tuple[int, int],
+    time: Array | float,
+    later: Array | float,
+    eye: Array | float = 0,
+) -> tuple[Array, Array]:
+    """Computes the exact flow from a later frame back to an earlier one: where to fetch each pixel of the later frame.
+
+    This is what filters that predict the frame at `later` from the frame at `time` should fetch by.
+
+    Args:
+        scenes: N scenes.
+        image_size: (H, W) in pixels.
+        time: [] or [N] float32, seconds since each scene began, of the frame to fetch from.
+        later: [] or [N] float32, of the frame on whose grid the flow is.
+        eye: 0 for the left camera, 1 for the right.
+
+    Returns:
+        flow: [N, H, W, 2] float32 in pixels, (x to the right, y down), 0 in the sky: the frame at `later` shows at
+            (y, x) the point that the frame at `time` shows at (y + flow[..., 1], x + flow[..., 0]).
+        visible: [N, H, W] bool, False where something hides that point in the frame at `time` or it lies beyond it.
+    """
+    rows, columns = _pixel_grid(image_size)
+    height, width = image_size
+
+    def one(views: tuple[View, View]) -> tuple[Array, Array]:
+        earlier, now = views
+        rays = camera_rays(now, rows, columns, eye, image_size)
+        hits = trace(now, rays)
+        point = carry(rays.at(jnp.minimum(hits.depth, FAR)), hits.surface, now, earlier)
+        y, x, depth = project(earlier, point, eye, image_size)
+        before = trace(earlier, camera_rays(earlier, y, x, eye, image_size))
+        expected = jnp.where(jnp.isinf(hits.depth), jnp.inf, depth)
+        inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (depth > 0)
+        return jnp.stack([x - columns, y - rows], -1), _same(before.depth, expected) & inside
+
+    return jax.lax.map(one, (_views(scenes, time), _views(scenes, later)))
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "image_size", "with_truth"))

@@ -4,6 +4,9 @@ One ray through each sample is cut with every surface in closed form: the road a
 cylinders (hill, grade), walls and rails follow the same parabola sideways (bend), vehicles and bridges are boxes. The
 nearest cut wins and alone is textured. The texture is lattice noise whose finest cells are two to four pixels wide at
 whatever distance the surface lies, so that there is something to match everywhere and nothing to alias.
+
+Everything here is elementwise over the rays and free of calls into the C library (no `mod`, no `log2`), so that XLA
+makes one vectorised loop of it.
 """
 
 from typing import NamedTuple
@@ -12,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dfn_jax.data.highway_scene import BOXES, LANE_WIDTH, MEDIAN, ROAD_EDGE, SHADOW_CASTERS, VEHICLES, Boxes, Scene
+from dfn_jax.data.highway_scene import BOXES, LANE_WIDTH, MEDIAN, ROAD_EDGE, SHADOW_CASTERS, VEHICLES, Scene
 
 BASELINE = 0.22  # metres between the two cameras
 FOCAL = 1.1  # focal length in image widths
@@ -20,19 +23,45 @@ HORIZON = 0.4  # height of the principal point in image heights, from the top
 FAR = 300.0  # metres; beyond it all is sky
 TUNNEL_HEIGHT = 5.2
 RAIL = (0.35, 0.85)  # lower and upper edge of a guard rail, metres above the road
+TREE_SPACING = 5.0
 
-SKY, GROUND, ROOF, SIDE, RAIL_SURFACE, BOX = range(6)
+# Surfaces: 0 to BOXES - 1 are the scene's boxes.
+GROUND, ROOF, LEFT_SIDE, RIGHT_SIDE, LEFT_RAIL, RIGHT_RAIL, SKY = range(BOXES, BOXES + 7)
+_SURFACE_BITS = 31
+
+
+class View(NamedTuple):
+    """A scene at one time, seen from its cameras.
+
+    Attributes:
+        scene: the scene.
+        travelled: [] metres along the road since time zero.
+        lateral: [] of the left camera, metres.
+        turn: [3, 3] rotation from the cameras' axes to the levelled ones.
+        centre: [3, BOXES] of the boxes, in levelled axes from the left camera.
+    """
+
+    scene: Scene
+    travelled: Array
+    lateral: Array
+    turn: Array
+    centre: Array
 
 
 class Rays(NamedTuple):
-    """Rays `origin + depth * direction`, where depth is measured along the optical axis; fields [...] float32."""
+    """Rays `origin + depth * direction` in levelled axes; depth is measured along the optical axis.
 
-    x: Array
-    y: Array
-    z: Array
-    dx: Array
-    dy: Array
-    dz: Array
+    Attributes:
+        origin: x, y, z, each [...] or [].
+        direction: x, y, z, each [...].
+    """
+
+    origin: tuple[Array, Array, Array]
+    direction: tuple[Array, Array, Array]
+
+    def at(self, depth: Array) -> tuple[Array, Array, Array]:
+        """Points (x, y, z) at these depths."""
+        return tuple(start + depth * rate for start, rate in zip(self.origin, self.direction, strict=True))
 
 
 class Hits(NamedTuple):
@@ -40,26 +69,41 @@ class Hits(NamedTuple):
 
     Attributes:
         depth: metres along the optical axis; infinite for the sky.
-        surface: int32, one of SKY, GROUND, ROOF, SIDE, RAIL_SURFACE, BOX.
-        box: int32, index into the scene's boxes where surface is BOX.
-        lateral: metres from the road's centre line.
-        height: metres above the road.
-        along: metres along the road from where the camera was at time zero.
+        surface: int32, the index of a box, or GROUND, ROOF, LEFT_SIDE, RIGHT_SIDE, LEFT_RAIL, RIGHT_RAIL, SKY.
     """
 
     depth: Array
     surface: Array
-    box: Array
-    lateral: Array
-    height: Array
-    along: Array
 
 
-def camera_rays(scene: Scene, rows: Array, columns: Array, eye: float | Array, image_size: tuple[int, int]) -> Rays:
-    """Casts rays through image positions, in a frame that is levelled and moves with the left camera.
+def view_at(scene: Scene, time: Array | float) -> View:
+    """Places the cameras and the boxes of one scene at a time, in seconds."""
+    cos_roll, sin_roll, cos_pitch, sin_pitch = (f(a) for a in (scene.roll, scene.pitch) for f in (jnp.cos, jnp.sin))
+    turn = jnp.array(
+        [
+            [cos_roll, -sin_roll, 0.0],
+            [cos_pitch * sin_roll, cos_pitch * cos_roll, sin_pitch],
+            [-sin_pitch * sin_roll, -sin_pitch * cos_roll, cos_pitch],
+        ]
+    )
+    view = View(scene, scene.speed * time, scene.lateral + scene.drift * time, turn, jnp.zeros((3, BOXES)))
+    boxes = scene.boxes
+    z = boxes.along + boxes.speed * time - view.travelled
+    x, y = road_at(view, z)
+    return view._replace(centre=jnp.stack([x + boxes.lateral, y - boxes.base - boxes.half_height, z]))
+
+
+def road_at(view: View, z: Array) -> tuple[Array, Array]:
+    """Position of the centre line (x) and of the road surface (y) at z."""
+    scene = view.scene
+    return -view.lateral + z * (scene.heading + scene.bend * z), scene.height + z * (scene.grade + scene.crest * z)
+
+
+def camera_rays(view: View, rows: Array, columns: Array, eye: Array | float, image_size: tuple[int, int]) -> Rays:
+    """Casts rays through image positions.
 
     Args:
-        scene: the scene, whose roll and pitch turn the pair of cameras.
+        view: the view.
         rows: [...] float32, in pixels; the centre of the top row is 0.
         columns: [...] float32, in pixels.
         eye: 0 for the left camera, 1 for the right.
@@ -69,171 +113,216 @@ def camera_rays(scene: Scene, rows: Array, columns: Array, eye: float | Array, i
         The rays, each field [...].
     """
     height, width = image_size
-    focal = FOCAL * width
-    x = (columns + 0.5 - 0.5 * width) / focal
-    y = (rows + 0.5 - HORIZON * height) / focal
-    cos_roll, sin_roll = jnp.cos(scene.roll), jnp.sin(scene.roll)
-    cos_pitch, sin_pitch = jnp.cos(scene.pitch), jnp.sin(scene.pitch)
+    x = (columns + 0.5 - 0.5 * width) / (FOCAL * width)
+    y = (rows + 0.5 - HORIZON * height) / (FOCAL * width)
+    return Rays(
+        tuple(BASELINE * eye * axis[0] for axis in view.turn),
+        tuple(x * axis[0] + y * axis[1] + axis[2] for axis in view.turn),
+    )
 
-    def level(x: Array, y: Array, z: float) -> tuple[Array, Array, Array]:
-        x, y = cos_roll * x - sin_roll * y, sin_roll * x + cos_roll * y
-        return x, cos_pitch * y + sin_pitch * z, cos_pitch * z - sin_pitch * y
 
-    return Rays(*level(jnp.asarray(BASELINE * eye), jnp.zeros(()), 0.0), *level(x, y, 1.0))
+def project(
+    view: View, point: tuple[Array, Array, Array], eye: Array | float, image_size: tuple[int, int]
+) -> tuple[Array, Array, Array]:
+    """Finds where a camera sees points: the inverse of `camera_rays`.
+
+    Args:
+        view: the view.
+        point: x, y, z in levelled axes, each [...].
+        eye: 0 for the left camera, 1 for the right.
+        image_size: (H, W) in pixels.
+
+    Returns:
+        rows, columns: [...] in pixels; meaningless where the depth is not positive.
+        depth: [...] metres along the optical axis.
+    """
+    height, width = image_size
+    x, y, depth = (sum(p * r for p, r in zip(point, axis, strict=True)) for axis in view.turn.T)
+    focal = FOCAL * width / depth
+    return focal * y + HORIZON * height - 0.5, focal * (x - BASELINE * eye) + 0.5 * width - 0.5, depth
+
+
+def carry(point: tuple[Array, Array, Array], surface: Array, start: View, end: View) -> tuple[Array, Array, Array]:
+    """Moves points with what they belong to, from one view's time to another's.
+
+    Args:
+        point: x, y, z in levelled axes, each [...], at the time of `start`.
+        surface: [...] int32, what they belong to, as in `Hits`; the sky goes with the cameras.
+        start: the view of the scene that the points come from.
+        end: the same scene at another time.
+
+    Returns:
+        x, y, z in levelled axes, each [...], at the time of `end`.
+    """
+    z = point[2] + start.travelled - end.travelled
+    (x0, y0), (x1, y1) = road_at(start, point[2]), road_at(end, z)
+    standing = (point[0] + x1 - x0, point[1] + y1 - y0, z)
+    moving = (p + _pick(step, surface) for p, step in zip(point, end.centre - start.centre, strict=True))
+    moved = (jnp.where(surface < BOXES, m, s) for m, s in zip(moving, standing, strict=True))
+    return tuple(jnp.where(surface == SKY, p, m) for p, m in zip(point, moved, strict=True))
 
 
 def _parabola_cut(offset: Array, slope: Array, curvature: Array, start: Array, rate: Array, rays: Rays) -> Array:
     """Depth at which `start + depth * rate` meets `offset + slope z + curvature z²`; infinite where it never does."""
-    a = curvature * rays.dz**2
-    b = slope * rays.dz + 2 * curvature * rays.z * rays.dz - rate
-    c = offset + slope * rays.z + curvature * rays.z**2 - start
+    z, dz = rays.origin[2], rays.direction[2]
+    a = curvature * dz**2
+    b = slope * dz + 2 * curvature * z * dz - rate
+    c = offset + slope * z + curvature * z**2 - start
     discriminant = b**2 - 4 * a * c
-    root = jnp.sqrt(jnp.maximum(discriminant, 0.0))
+    root = jnp.sqrt(discriminant)
     # The stable form of the quadratic formula that picks the nearest crossing from the side on which the ray starts.
-    denominator = -b + jnp.where(c > 0, root, -root)
-    depth = 2 * c / jnp.where(jnp.abs(denominator) > 1e-9, denominator, 1e-9)
+    depth = 2 * c / (jnp.where(c > 0, root, -root) - b)
     return jnp.where((discriminant >= 0) & (depth > 0) & (depth < FAR), depth, jnp.inf)
 
 
-def _road(scene: Scene, z: Array) -> tuple[Array, Array]:
-    """Position of the centre line (x) and of the road surface (y) at z."""
-    x = -scene.lateral + scene.heading * z + scene.bend * z**2
-    return x, scene.height + scene.grade * z + scene.crest * z**2
+def _box_cut(middle: Array, half: tuple[Array, Array, Array], rays: Rays) -> Array:
+    """Depth at which rays enter a box, infinite where they miss it."""
+    enter, leave = [], []
+    for m, h, start, rate in zip(middle, half, rays.origin, rays.direction, strict=True):
+        inverse = 1.0 / rate
+        at, reach = (m - start) * inverse, h * jnp.abs(inverse)
+        enter.append(at - reach)
+        leave.append(at + reach)
+    entry = jnp.maximum(jnp.maximum(enter[0], enter[1]), enter[2])
+    exit_ = jnp.minimum(jnp.minimum(leave[0], leave[1]), leave[2])
+    return jnp.where((entry > 0) & (entry < exit_) & (entry < FAR), entry, jnp.inf)
 
 
-def _box_cuts(scene: Scene, rays: Rays, time: Array) -> tuple[Array, Array]:
-    """Depth of the nearest box, infinite where there is none, and its index."""
-    inverse = [1.0 / jnp.where(jnp.abs(d) > 1e-6, d, 1e-6) for d in (rays.dx, rays.dy, rays.dz)]
-    depth, index = jnp.full_like(rays.dx, jnp.inf), jnp.zeros(rays.dx.shape, jnp.int32)
-    for k in range(BOXES):  # Unrolled, all boxes become one pass over the rays: half the time of a loop.
-        box = jax.tree.map(lambda field, k=k: field[k], scene.boxes)
-        enter, leave = 0.0, FAR
-        halves = (box.half_width, box.half_height, box.half_length)
-        for middle, half, start, inv in zip(box_centre(scene, box, time), halves, rays[:3], inverse, strict=True):
-            one, other = (middle - half - start) * inv, (middle + half - start) * inv
-            enter = jnp.maximum(enter, jnp.minimum(one, other))
-            leave = jnp.minimum(leave, jnp.maximum(one, other))
-        hit = (enter > 0) & (enter < leave) & (enter < depth) & (box.half_height > 0)
-        depth, index = jnp.where(hit, enter, depth), jnp.where(hit, k, index)
-    return depth, index
+def _in_tunnel(scene: Scene, along: Array) -> Array:
+    return (along > scene.tunnel[0]) & (along < scene.tunnel[1])
 
 
-def box_centre(scene: Scene, box: Boxes, time: Array) -> tuple[Array, Array, Array]:
-    """Centre (x, y, z) of a box at a time, in the frame that moves with the left camera."""
-    z = box.along + (box.speed - scene.speed) * time
-    x, y = _road(scene, z)
-    return x + box.lateral - scene.drift * time, y - box.base - box.half_height, z
+def _repeat(position: Array, period: float) -> tuple[Array, Array]:
+    """Which repetition a position is in, and how far into it: `mod` without its call into the C library."""
+    index = jnp.floor(position / period)
+    return index, position - period * index
 
 
-def trace(scene: Scene, rays: Rays, time: Array) -> Hits:
+def _tree_top(scene: Scene, side: int, along: Array) -> Array:
+    """Height of a side's upper edge: level for a wall, a row of crowns for trees."""
+    tree, offset = _repeat(along, TREE_SPACING)
+    size = _hash(_lattice(tree), jnp.uint32(0), scene.seed + jnp.uint32(7 + side))
+    crown = 1 + 0.35 * size - 0.75 * (2 / TREE_SPACING * offset - 1) ** 2
+    return scene.side_height[side] * (1 + scene.side_ragged[side] * (crown - 1))
+
+
+def trace(view: View, rays: Rays) -> Hits:
     """Finds what each ray meets first.
 
     Args:
-        scene: the scene.
+        view: the view.
         rays: the rays, each field [...].
-        time: seconds since the scene began.
 
     Returns:
-        The hits, each field [...].
+        The hits, each field [...]; depth is rounded to 4e-6 of itself.
     """
-    scene = scene._replace(lateral=scene.lateral + scene.drift * time)
-    travelled = scene.speed * time
+    scene = view.scene
+    (x, y, _), (dx, dy, _) = rays
 
     def vertical(height: float) -> Array:
-        return _parabola_cut(scene.height - height, scene.grade, scene.crest, rays.y, rays.dy, rays)
+        return _parabola_cut(scene.height - height, scene.grade, scene.crest, y, dy, rays)
 
-    def sideways(lateral: Array) -> Array:
-        return _parabola_cut(lateral - scene.lateral, scene.heading, scene.bend, rays.x, rays.dx, rays)
+    def sideways(lateral: Array | float) -> Array:
+        return _parabola_cut(lateral - view.lateral, scene.heading, scene.bend, x, dx, rays)
 
-    def road_coordinates(depth: Array) -> tuple[Array, Array, Array]:
-        z = rays.z + depth * rays.dz
-        x, y = _road(scene, z)
-        return rays.x + depth * rays.dx - x, y - rays.y - depth * rays.dy, z + travelled
+    def side(index: int, lateral: Array) -> Array:
+        depth = sideways(lateral)
+        _, height, along = road_coordinates(view, rays, depth)
+        top = _tree_top(scene, index, along)
+        return jnp.where(height < jnp.where(_in_tunnel(scene, along), TUNNEL_HEIGHT, top), depth, jnp.inf)
 
-    def keep(depth: Array, visible) -> Array:
-        finite = jnp.where(jnp.isfinite(depth), depth, 1.0)
-        return jnp.where(visible(*road_coordinates(finite)), depth, jnp.inf)
+    def rail(index: int, lateral: float) -> Array:
+        depth = sideways(lateral)
+        _, height, along = road_coordinates(view, rays, depth)
+        post = _repeat(along, 4.0)[1] < 0.24
+        seen = (height < RAIL[1]) & ((height > RAIL[0]) | post) & (scene.rail[index] > 0)
+        return jnp.where(seen, depth, jnp.inf)
 
-    def in_tunnel(along: Array) -> Array:
-        return (along > scene.tunnel[0]) & (along < scene.tunnel[1])
+    roof = vertical(TUNNEL_HEIGHT)
+    roof = jnp.where(_in_tunnel(scene, road_coordinates(view, rays, roof)[2]), roof, jnp.inf)
+    halves = (scene.boxes.half_width, scene.boxes.half_height, scene.boxes.half_length)
+    candidates = {k: _box_cut(view.centre[:, k], [half[k] for half in halves], rays) for k in range(BOXES)} | {
+        GROUND: vertical(0.0),
+        ROOF: roof,
+        LEFT_SIDE: side(0, MEDIAN - ROAD_EDGE - scene.side_offset[0]),
+        RIGHT_SIDE: side(1, ROAD_EDGE + scene.side_offset[1]),
+        LEFT_RAIL: rail(0, MEDIAN),
+        RIGHT_RAIL: rail(1, ROAD_EDGE),
+    }
+    # Depth and surface as one integer that sorts by depth: the surface takes the last bits of the mantissa. As two
+    # arrays XLA would search the nearest cut twice.
+    packed = jnp.full(dx.shape, jnp.iinfo(jnp.int32).max)
+    for surface, cut in candidates.items():
+        bits = jax.lax.bitcast_convert_type(cut, jnp.int32)
+        packed = jnp.minimum(packed, bits & ~_SURFACE_BITS | surface)
+    depth = jax.lax.bitcast_convert_type(packed & ~_SURFACE_BITS, jnp.float32)
+    return Hits(depth, jnp.where(depth < FAR, packed & _SURFACE_BITS, SKY))
 
-    def below_top(side: int):
-        def visible(lateral: Array, height: Array, along: Array) -> Array:
-            ragged = scene.side_ragged[side] * _noise(along * 0.4, jnp.zeros_like(along), scene.seed + 7 + side)
-            top = scene.side_height[side] * (1 + 0.6 * ragged)
-            return height < jnp.where(in_tunnel(along), TUNNEL_HEIGHT + 1.0, top)
 
-        return visible
+def road_coordinates(view: View, rays: Rays, depth: Array) -> tuple[Array, Array, Array]:
+    """Lateral position, height and distance along the road of the points on the rays at these depths."""
+    x, y, z = rays.at(depth)
+    centre, surface = road_at(view, z)
+    return x - centre, surface - y, z + view.travelled
 
-    def on_rail(lateral: Array, height: Array, along: Array) -> Array:
-        post = jnp.abs(jnp.mod(along, 4.0) - 2.0) < 0.12
-        return (height < RAIL[1]) & ((height > RAIL[0]) | post)
 
-    box_depth, box = _box_cuts(scene, rays, time)
-    edges = jnp.array([MEDIAN - ROAD_EDGE, ROAD_EDGE]) + jnp.array([-1.0, 1.0]) * scene.side_offset
-    candidates = [
-        (GROUND, vertical(0.0)),
-        (ROOF, keep(vertical(TUNNEL_HEIGHT), lambda lateral, height, along: in_tunnel(along))),
-        (SIDE, keep(sideways(edges[0]), below_top(0))),
-        (SIDE, keep(sideways(edges[1]), below_top(1))),
-        (RAIL_SURFACE, jnp.where(scene.rail[0] > 0, keep(sideways(jnp.asarray(MEDIAN)), on_rail), jnp.inf)),
-        (RAIL_SURFACE, jnp.where(scene.rail[1] > 0, keep(sideways(jnp.asarray(ROAD_EDGE)), on_rail), jnp.inf)),
-        (BOX, box_depth),
-    ]
-    depth, surface = jnp.full_like(rays.dx, jnp.inf), jnp.full(rays.dx.shape, SKY, jnp.int32)
-    for name, candidate in candidates:
-        surface = jnp.where(candidate < depth, name, surface)
-        depth = jnp.minimum(candidate, depth)
-    finite = jnp.where(jnp.isfinite(depth), depth, FAR)
-    return Hits(depth, surface, box, *road_coordinates(finite))
+def _lattice(x: Array) -> Array:
+    return x.astype(jnp.int32).astype(jnp.uint32)
+
+
+def _hash(column: Array, row: Array, seed: Array) -> Array:
+    """A number in [-1, 1] for each cell of the lattice."""
+    h = column * jnp.uint32(0x9E3779B1) ^ row * jnp.uint32(0x85EBCA77) ^ seed
+    h = (h ^ (h >> 15)) * jnp.uint32(0x2C1B3C6D)
+    h = (h ^ (h >> 13)) * jnp.uint32(0x297A2D39)
+    return (h >> 8).astype(jnp.float32) * (2.0 / (1 << 24)) - 1.0
+
+
+def _ramp(x: Array) -> Array:
+    return x * x * (3 - 2 * x)
+
+
+def _noise_line(u: Array, row: Array, seed: Array) -> Array:
+    """Value noise in [-1, 1] along one row of the lattice: hashed corners, joined by cubic ramps."""
+    floor = jnp.floor(u)
+    column = _lattice(floor)
+    left, right = _hash(column, row, seed), _hash(column + jnp.uint32(1), row, seed)
+    return left + (right - left) * _ramp(u - floor)
 
 
 def _noise(u: Array, v: Array, seed: Array) -> Array:
-    """Value noise in [-1, 1] on the unit lattice: hashed corners, joined by cubic ramps."""
-    floor_u, floor_v = jnp.floor(u), jnp.floor(v)
-    left, top = floor_u.astype(jnp.int32).astype(jnp.uint32), floor_v.astype(jnp.int32).astype(jnp.uint32)
-    seed = jnp.asarray(seed).astype(jnp.uint32)
-
-    def corner(du: int, dv: int) -> Array:
-        h = (left + jnp.uint32(du)) * jnp.uint32(0x9E3779B1) ^ (top + jnp.uint32(dv)) * jnp.uint32(0x85EBCA77) ^ seed
-        h = (h ^ (h >> 15)) * jnp.uint32(0x2C1B3C6D)
-        h = (h ^ (h >> 13)) * jnp.uint32(0x297A2D39)
-        return (h >> 8).astype(jnp.float32) * (2.0 / (1 << 24)) - 1.0
-
-    def ramp(x: Array) -> Array:
-        return x * x * (3 - 2 * x)
-
-    a, b = ramp(u - floor_u), ramp(v - floor_v)
-    upper = corner(0, 0) * (1 - a) + corner(1, 0) * a
-    lower = corner(0, 1) * (1 - a) + corner(1, 1) * a
-    return upper * (1 - b) + lower * b
+    """Value noise in [-1, 1] on the unit lattice."""
+    floor = jnp.floor(v)
+    row = _lattice(floor)
+    upper, lower = _noise_line(u, row, seed), _noise_line(u, row + jnp.uint32(1), seed)
+    return upper + (lower - upper) * _ramp(v - floor)
 
 
-def _texture(u: Array, v: Array, pixel: Array, stretch_u: Array, stretch_v: Array, seed: Array) -> Array:
+def _texture(u: Array, v: Array, pixel: Array, steepness: Array, seed: Array) -> Array:
     """Three octaves of noise, the finest with cells of two to four pixels, blended so that no level pops in.
 
     Args:
         u: [...] first surface coordinate, metres.
         v: [...] second surface coordinate, metres.
         pixel: [...] metres across a pixel where the surface faces the camera.
-        stretch_u: [...] where the surface slants away along u, metres of u that a pixel spans, over `pixel`²; else 0.
-        stretch_v: [...] likewise for v.
+        steepness: [...] where the surface slants away along v, metres of v that a pixel spans, over `pixel`²; else 0.
         seed: [...] uint32 of the surface.
 
     Returns:
         [...] float32, mostly within [-1, 1].
     """
-    level = jnp.log2(4.0 * pixel)
-    base = jnp.floor(level)
-    blend = level - base
+    # The finest cell is the power of two below four pixels: the exponent without the mantissa.
+    exponent = jax.lax.bitcast_convert_type(4.0 * pixel, jnp.int32) >> 23
+    cell = jax.lax.bitcast_convert_type(exponent << 23, jnp.float32)
+    blend = 4.0 * pixel / cell - 1.0
+    inverse = 1.0 / cell
+    flatten = 3.0 / steepness
     total = jnp.zeros_like(u)
-    for octave, weight in enumerate((1.0 - blend, 1.0, blend)):
-        cell = jnp.exp2(base + octave)
-        slant = cell * cell / 3.0
-        size_u = jnp.where(stretch_u > 0, stretch_u * slant, cell)
-        size_v = jnp.where(stretch_v > 0, stretch_v * slant, cell)
-        octave_seed = seed + (base + octave).astype(jnp.int32).astype(jnp.uint32) * jnp.uint32(131)
-        total += weight * _noise(u / size_u, v / size_v, octave_seed)
+    for octave, weight in enumerate((0.5 - 0.5 * blend, 1.0 - 0.5 * blend, blend)):
+        scale = inverse * 0.5**octave
+        stretched = jnp.where(steepness > 0, flatten * scale, 1.0)
+        octave_seed = seed + (exponent + octave).astype(jnp.uint32) * jnp.uint32(131)
+        total += weight * _noise(u * scale, v * scale * stretched, octave_seed)
     return total
 
 
@@ -244,113 +333,118 @@ def _stripe(position: Array, centre: float, half_width: float, pixel: Array) -> 
     return jnp.maximum(high - low, 0.0) / pixel
 
 
-def _ground_albedo(hits: Hits, pixel: Array) -> Array:
+def _ground_albedo(lateral: Array, along: Array, pixel: Array) -> Array:
     """Asphalt, grass, solid edge lines and dashed lane lines."""
-    own = _stripe(hits.lateral, 0.5 * (MEDIAN + 1.2 + ROAD_EDGE), 0.5 * (ROAD_EDGE - MEDIAN - 1.2), pixel)
-    oncoming = _stripe(hits.lateral, MEDIAN - 0.5 * (1.2 + ROAD_EDGE), 0.5 * (ROAD_EDGE - 1.2), pixel)
+    own = _stripe(lateral, 0.5 * (MEDIAN + 1.2 + ROAD_EDGE), 0.5 * (ROAD_EDGE - MEDIAN - 1.2), pixel)
+    oncoming = _stripe(lateral, MEDIAN - 0.5 * (1.2 + ROAD_EDGE), 0.5 * (ROAD_EDGE - 1.2), pixel)
     albedo = 0.42 - 0.12 * (own + oncoming)
-    dash = (jnp.mod(hits.along, 12.0) < 5.0).astype(jnp.float32)
     half = LANE_WIDTH / 2
     solid = (-half, 2 * LANE_WIDTH + half, MEDIAN - half, MEDIAN - 2 * LANE_WIDTH - half)
     dashed = (half, LANE_WIDTH + half, MEDIAN - LANE_WIDTH - half)
-    paint = sum(_stripe(hits.lateral, line, 0.11, pixel) for line in solid)
-    paint += dash * sum(_stripe(hits.lateral, line, 0.09, pixel) for line in dashed)
-    return albedo + (0.95 - albedo) * paint
+    paint = sum(_stripe(lateral, line, 0.09, pixel) for line in dashed)
+    paint = jnp.where(_repeat(along, 12.0)[1] < 5.0, paint, 0.0)
+    paint += sum(_stripe(lateral, line, 0.11, pixel) for line in solid)
+    return albedo + (0.9 - albedo) * paint
 
 
-def _ground_shadow(scene: Scene, hits: Hits, time: Array) -> Array:
+def _ground_shadow(view: View, x: Array, z: Array) -> Array:
     """1 in the open, less under vehicles and bridges."""
-    boxes = scene.boxes
-    shadow = jnp.ones_like(hits.along)
+    boxes, shaded = view.scene.boxes, False
     for k in SHADOW_CASTERS:
-        along = boxes.along[k] + boxes.speed[k] * time
-        under = (jnp.abs(hits.along - along) < boxes.half_length[k] + 0.2) & (
-            jnp.abs(hits.lateral - boxes.lateral[k]) < boxes.half_width[k] + 0.1
+        shaded |= (jnp.abs(z - view.centre[2, k]) < boxes.half_length[k] + 0.2) & (
+            jnp.abs(x - view.centre[0, k]) < boxes.half_width[k] + 0.1
         )
-        shadow = jnp.where(under, 0.35, shadow)
-    return shadow
+    return jnp.where(shaded, 0.35, 1.0)
 
 
-def _sky(scene: Scene, rays: Rays, width: int) -> tuple[Array, Array, Array]:
-    """Brightness of the sky, without clouds, and its texture coordinates in pixels."""
-    x, y = rays.dx / rays.dz, rays.dy / rays.dz
-    skyline = 0.05 * _noise(6.0 * x, jnp.zeros_like(x), scene.seed + 3) + 0.02 * _noise(
-        25.0 * x, jnp.zeros_like(x), scene.seed + 4
-    )
+def _sky(scene: Scene, x: Array, y: Array) -> Array:
+    """Brightness of the sky, without clouds, and of the hills before it."""
+    row = jnp.uint32(0)
+    skyline = 0.05 * _noise_line(6.0 * x, row, scene.seed + 3) + 0.02 * _noise_line(25.0 * x, row, scene.seed + 4)
     glow = scene.sun[1] * jnp.exp(-8.0 * ((x - scene.sun[0]) ** 2 + (y + 0.3) ** 2))
-    brightness = jnp.where(-y < 0.03 + skyline, 0.55 * scene.overcast, scene.overcast * (1.0 + 0.4 * y) + glow)
-    return brightness, FOCAL * width * x, FOCAL * width * y
+    return jnp.where(-y < 0.03 + skyline, 0.55 * scene.overcast, scene.overcast * (1.0 + 0.4 * y) + glow)
 
 
-def shade(scene: Scene, rays: Rays, hits: Hits, width: int, time: Array) -> Array:
+def _pick(values: Array, index: Array) -> Array:
+    """`values[index]`, 0 beyond the end, as selections: faster than a gather, and XLA fuses it."""
+    result = jnp.zeros(index.shape)
+    for k in range(len(values)):
+        result = jnp.where(index == k, values[k], result)
+    return result
+
+
+def _box_albedo(surface: Array, own: Array, x: Array, z: Array, height: Array, half: tuple, rear: Array, top: Array):
+    """Paint, windows, lamps, number plate, wheels and the dark underside of vehicles; concrete for the bridge."""
+    vehicle = surface < VEHICLES
+    cabin = (surface >= VEHICLES) & (surface < 2 * VEHICLES)
+    half_width, half_length = half
+    across = jnp.abs(x)
+    lamp = rear & (jnp.abs(height - 0.75) < 0.1) & (across > 0.68 * half_width)
+    plate = rear & (jnp.abs(height - 0.55) < 0.08) & (across < 0.3)
+    wheel = (jnp.abs(jnp.abs(z) - half_length + 0.9) < 0.34) & (height < 0.62)
+    dark = (height < 0.3) | (jnp.where(rear, across > half_width - 0.25, wheel) & (height < 0.6))
+    window = jnp.where(rear, across < 0.85 * half_width, jnp.abs(jnp.abs(z) - 0.5 * half_length) < 0.4 * half_length)
+    albedo = jnp.where(cabin & ~top & window, 0.08, own)
+    return jnp.where(vehicle & (lamp | plate), 0.9, jnp.where(vehicle & dark, 0.06, albedo))
+
+
+def shade(view: View, rays: Rays, hits: Hits, width: int) -> Array:
     """Brightness of what the rays met.
 
     Args:
-        scene: the scene.
+        view: the view.
         rays: the rays, each field [...].
         hits: what they met.
         width: of the image in pixels, which sets the finest texture.
-        time: seconds since the scene began.
 
     Returns:
         [...] float32 in [0, 1].
     """
-    focal = FOCAL * width
-    finite = jnp.isfinite(hits.depth)
-    depth = jnp.where(finite, hits.depth, FAR)
+    scene, focal, surface = view.scene, FOCAL * width, hits.surface
+    is_ground, is_roof, is_sky, is_box = surface == GROUND, surface == ROOF, surface == SKY, surface < BOXES
+    is_rail = surface >= LEFT_RAIL
+    depth = jnp.where(is_sky, FAR, hits.depth)
     pixel = depth / focal
-    is_ground, is_roof, is_box = (hits.surface == s for s in (GROUND, ROOF, BOX))
-    is_side = (hits.surface == SIDE) | (hits.surface == RAIL_SURFACE)
-    is_left = hits.lateral < scene.lateral
+    x, y, z = rays.at(depth)
+    lateral, height, along = road_coordinates(view, rays, depth)
 
-    box = jax.tree.map(lambda field: field[hits.box], scene.boxes)
-    across = (hits.lateral - box.lateral) / box.half_width
-    upward = (hits.height - box.base - box.half_height) / box.half_height
-    lengthwise = (hits.along - box.along - box.speed * time) / box.half_length
-    box_rear = jnp.abs(lengthwise) > jnp.maximum(jnp.abs(across), jnp.abs(upward))
-    box_top = jnp.abs(upward) > jnp.maximum(jnp.abs(across), jnp.abs(lengthwise))
-    lamp = box_rear & (jnp.abs(across) > 0.7) & (jnp.abs(upward) < 0.35) & (hits.box < VEHICLES)
-    bumper = box_rear & (upward < -0.55) & (hits.box < VEHICLES)
-
-    sunny = jnp.where(is_left == (scene.sun[0] < 0), 1 - 0.5 * scene.sun[1], 1 + 0.5 * scene.sun[1])
-    box_light = jnp.where(box_top, 1.2, jnp.where(box_rear, 0.85, sunny))
-    box_albedo = jnp.where(lamp, 0.9, jnp.where(bumper, 0.1, box.albedo)) * box_light
-    trees = jnp.where(is_left, scene.side_ragged[0], scene.side_ragged[1])
-    side_albedo = jnp.where(hits.surface == RAIL_SURFACE, 0.7, 0.55 - 0.25 * trees) * sunny
-    sky, sky_u, sky_v = _sky(scene, rays, width)
-    ground = _ground_albedo(hits, pixel) * _ground_shadow(scene, hits, time)
-    albedo = jnp.where(is_ground, ground, jnp.where(is_roof, 0.4, jnp.where(is_box, box_albedo, side_albedo)))
-
-    in_tunnel = (hits.along > scene.tunnel[0]) & (hits.along < scene.tunnel[1])
-    lights = 0.4 + 0.5 * (jnp.abs(jnp.mod(hits.along, 10.0) - 5.0) < 0.8)
-    light = jnp.where(in_tunnel & finite, lights, 1.0)
-
-    flat = is_ground | is_roof
-    slanted = is_side | (is_box & ~box_rear & ~box_top)
-    offset_along = jnp.where(is_box, hits.along - box.along - box.speed * time, hits.along)
-    u = jnp.where(slanted, offset_along, jnp.where(is_box, hits.lateral - box.lateral, hits.lateral))
-    v = jnp.where(flat | (is_box & box_top), offset_along, hits.height)
-    seed = scene.seed + jnp.where(
-        is_box, hits.box + 16, jnp.where(is_side, hits.surface + 8 * is_left, hits.surface)
-    ).astype(jnp.uint32) * jnp.uint32(7919)
-    texture = _texture(
-        jnp.where(finite, u, sky_u),
-        jnp.where(finite, v, sky_v),
-        jnp.where(finite, pixel, 1.0),
-        jnp.where(is_side, focal / jnp.maximum(jnp.abs(hits.lateral - scene.lateral), 1.0), 0.0),
-        jnp.where(flat, focal / jnp.where(is_roof, TUNNEL_HEIGHT - scene.height, scene.height), 0.0),
-        seed,
+    half_width, half_height, half_length = (
+        _pick(half, surface) for half in (scene.boxes.half_width, scene.boxes.half_height, scene.boxes.half_length)
     )
-    amount = scene.contrast * jnp.where(finite, 0.8, 0.35)
+    box_x, box_y, box_z = (p - _pick(middle, surface) for p, middle in zip((x, y, z), view.centre, strict=True))
+    inside = [h - jnp.abs(p) for h, p in zip((half_width, half_height, half_length), (box_x, box_y, box_z))]
+    rear = is_box & (inside[2] < jnp.minimum(inside[0], inside[1]))
+    top = is_box & (inside[1] < jnp.minimum(inside[0], inside[2]))
+    flat = is_ground | is_roof | top
+    facing = rear | is_sky
+
+    on_left = jnp.where(is_box, box_x > 0, (surface == LEFT_SIDE) | (surface == LEFT_RAIL))
+    sunny = jnp.where(on_left == (scene.sun[0] < 0), 1 - 0.5 * scene.sun[1], 1 + 0.5 * scene.sun[1])
+    box_light = jnp.where(top, 1.2, jnp.where(rear, 0.85, sunny))
+    own = _pick(scene.boxes.albedo, surface)
+    box = _box_albedo(surface, own, box_x, box_z, half_height - box_y, (half_width, half_length), rear, top) * box_light
+    trees = jnp.where(on_left, scene.side_ragged[0], scene.side_ragged[1])
+    tall = jnp.where(on_left, scene.side_height[0], scene.side_height[1])
+    foliage = 1 - trees * (0.7 - 0.4 * jnp.minimum(height / jnp.maximum(tall, 1.0), 1.0))
+    side = jnp.where(is_rail, 0.7, 0.55 * foliage) * sunny
+    ground = _ground_albedo(lateral, along, pixel) * _ground_shadow(view, x, z)
+    albedo = jnp.where(is_ground, ground, jnp.where(is_roof, 0.4, jnp.where(is_box, box, side)))
+
+    lights = jnp.where(_repeat(along, 10.0)[1] < 1.6, 0.9, 0.4)
+    light = jnp.where(_in_tunnel(scene, along), lights, 1.0)
     fog = jnp.exp(-scene.haze * depth)
-    surface = light * albedo * fog + 0.8 * scene.overcast * (1 - fog)
-    brightness = jnp.where(finite, surface, sky) * (1 + amount * texture)
-    inside = (scene.tunnel[0] < scene.speed * time) & (scene.tunnel[1] > scene.speed * time)
-    exposure = scene.exposure * jnp.where(inside, 1.6, 1.0)
-    return jnp.clip(exposure * brightness, 0.0, 1.0)
+    lit = light * albedo * fog + 0.8 * scene.overcast * (1 - fog)
+    brightness = jnp.where(is_sky, _sky(scene, rays.direction[0], rays.direction[1]), lit)
 
+    u = jnp.where(flat | rear, jnp.where(is_box, box_x, lateral), jnp.where(is_box, half_height - box_y, height))
+    v = jnp.where(facing, jnp.where(is_box, half_height - box_y, height), jnp.where(is_box, box_z, along))
+    u, v = (jnp.where(is_sky, FAR * d, p) for d, p in zip(rays.direction, (u, v)))
+    edge = jnp.where(is_box, _pick(scene.boxes.lateral, surface), lateral) - scene.lateral
+    level = jnp.where(is_roof, TUNNEL_HEIGHT, 0.0) - scene.height
+    away = jnp.maximum(jnp.abs(jnp.where(flat, level, edge)), 1.0)
+    seed = scene.seed + surface.astype(jnp.uint32) * jnp.uint32(7919)
+    texture = _texture(u, v, pixel, jnp.where(facing, 0.0, focal / away), seed)
 
-def sample_grid(image_size: tuple[int, int], factor: int) -> tuple[Array, Array]:
-    """Rows and columns, in pixels, of factor² samples in each pixel of an (H, W) image; [factor H, factor W] each."""
-    rows, columns = ((jnp.arange(size * factor) + 0.5) / factor - 0.5 for size in image_size)
-    return jnp.meshgrid(rows, columns, indexing="ij")
+    exposure = scene.exposure * jnp.where(_in_tunnel(scene, view.travelled), 1.6, 1.0)
+    amount = scene.contrast * jnp.where(is_sky, 0.35, 0.8)
+    return jnp.clip(exposure * brightness * (1 + amount * texture), 0.0, 1.0)

@@ -20,6 +20,7 @@ SHADOW_CASTERS = (*range(VEHICLES), *range(2 * VEHICLES, BOXES))
 LANES = (-3.0 * LANE_WIDTH, -2.0 * LANE_WIDTH, 0.0, LANE_WIDTH, 2.0 * LANE_WIDTH)
 MEDIAN = -LANE_WIDTH
 ROAD_EDGE = 2.7 * LANE_WIDTH
+NUMBERS = 96  # random numbers that a scene may take
 
 
 class Boxes(NamedTuple):
@@ -63,16 +64,16 @@ class Scene(NamedTuple):
 
 
 class _Dice:
-    """Hands out uniform random numbers drawn in one go: one PRNG call compiles and runs far faster than fifty."""
+    """Hands out the uniform random numbers of one scene, one after the other."""
 
-    def __init__(self, key: Array, count: int):
-        self._numbers, self._used = jax.random.uniform(key, (count,)), 0
+    def __init__(self, numbers: Array):
+        self._numbers, self._used = numbers, 0
 
     def uniform(self, low: float | Array, high: float | Array, shape: tuple[int, ...] = ()) -> Array:
         size = math.prod(shape)
         numbers = self._numbers[self._used : self._used + size].reshape(shape)
         if numbers.size != size:
-            raise ValueError(f"only {self._numbers.size} random numbers were drawn for a scene")
+            raise ValueError(f"a scene takes more than the {self._numbers.size} random numbers drawn for it")
         self._used += size
         return low + (high - low) * numbers
 
@@ -119,22 +120,29 @@ def _bridge(dice: _Dice) -> Boxes:
     )
 
 
-def sample_scene(key: Array) -> Scene:
-    """Draws one scene.
+def sample_scenes(key: Array, count: int) -> Scene:
+    """Draws scenes.
 
     Args:
         key: typed PRNG key.
+        count: number of scenes N.
 
     Returns:
-        The scene.
+        The scenes, each field [N, ...].
     """
-    dice = _Dice(key, 96)
+    # One draw for all: a generator for every field would cost more time, and far more to compile, than the rest here.
+    bits = jax.random.bits(key, (count, 1 + NUMBERS))
+    return jax.vmap(_scene)(bits[:, 0], (bits[:, 1:] >> 8).astype(jnp.float32) * 2.0**-24)
+
+
+def _scene(seed: Array, numbers: Array) -> Scene:
+    dice = _Dice(numbers)
     tunnel = jnp.where(dice.chance(0.2) > 0, dice.uniform(-30.0, 25.0), 1e4)
     trees, present = dice.chance(0.5, (2,)), dice.chance(0.85, (2,))
     tall = jnp.where(trees > 0, dice.uniform(4.0, 12.0, (2,)), dice.uniform(1.0, 4.5, (2,)))
     boxes = jax.tree.map(lambda *fields: jnp.concatenate(fields), _vehicles(dice), _bridge(dice))
     return Scene(
-        seed=jax.random.bits(key),
+        seed=seed,
         height=dice.uniform(1.5, 2.0),
         pitch=dice.uniform(-0.05, 0.05),
         roll=dice.uniform(-0.05, 0.05),
