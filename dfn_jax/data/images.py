@@ -42,6 +42,8 @@ def texture_batch(key: jax.Array, *, batch_size: int, image_size: tuple[int, int
     """
     look_key, lattice_key = jax.random.split(key)
     slope, edge_share, contrast, brightness = jax.random.uniform(look_key, (4, batch_size, 1, 1, channels))
+    # Mostly near white: only there do errors of a filter weigh the same at all frequencies.
+    slope, edge_share = slope**3, edge_share**3
     shapes = [
         (batch_size, -(-image_size[0] // spacing), -(-image_size[1] // spacing), channels)
         for spacing in (*_NOISE_SPACINGS, *_EDGE_SPACINGS)

@@ -20,6 +20,9 @@ class Steered(NamedTuple):
 class SteerableDFN(nn.Module):
     """The dynamic filter network for steerable filters; 18,897 parameters with 9x9 taps.
 
+    The angle enters in half turns from -1 to 1. Biases begin at zero, so every kink of the first layer begins at zero
+    too: in radians from 0 to 2 pi it takes thousands of steps to move them to where they are needed.
+
     Attributes:
         kernel_size: side of the square filters in pixels, odd.
         dtype: type of the generator's computation; the filtering is float32.
@@ -32,6 +35,6 @@ class SteerableDFN(nn.Module):
     def __call__(self, images: Array, angles: Array) -> Steered:
         """Filters each of images [N, H, W, C] at its own angle [N], in radians."""
         size, channels = self.kernel_size, images.shape[-1]
-        filters = MLP((64, 128, size * size), self.dtype)(angles[:, None]).astype(jnp.float32)
+        filters = MLP((64, 128, size * size), self.dtype)(angles[:, None] / jnp.pi - 1.0).astype(jnp.float32)
         bank = filters.reshape(-1, size, size, 1, 1).repeat(channels, axis=-1)
         return Steered(ops.dynamic_conv(images, bank, groups=channels), filters)
