@@ -10,7 +10,6 @@ from dfn_jax.data.highway_render import (
     BASELINE,
     FAR,
     FOCAL,
-    Rays,
     View,
     camera_rays,
     carry,

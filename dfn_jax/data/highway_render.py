@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dfn_jax.data.highway_scene import BOXES, LANE_WIDTH, MEDIAN, ROAD_EDGE, SHADOW_CASTERS, VEHICLES, Scene
+from dfn_jax.data.highway_scene import BOXES, LANE_WIDTH, MEDIAN, ROAD_EDGE, SHADOW_CASTERS, VEHICLES, Boxes, Scene
 
-BASELINE = 0.22  # metres between the two cameras
+BASELINE = 0.27  # metres between the two cameras
 FOCAL = 1.1  # focal length in image widths
-HORIZON = 0.4  # height of the principal point in image heights, from the top
+HORIZON = 0.5  # height of the principal point in image heights, from the top
 FAR = 300.0  # metres; beyond it all is sky
 TUNNEL_HEIGHT = 5.2
 RAIL = (0.35, 0.85)  # lower and upper edge of a guard rail, metres above the road
-TREE_SPACING = 5.0
+TREE_SPACING = 7.0  # metres
 
 # Surfaces: 0 to BOXES - 1 are the scene's boxes.
 GROUND, ROOF, LEFT_SIDE, RIGHT_SIDE, LEFT_RAIL, RIGHT_RAIL, SKY = range(BOXES, BOXES + 7)
@@ -227,19 +227,19 @@ def trace(view: View, rays: Rays) -> Hits:
 
     def side(index: int, lateral: Array) -> Array:
         depth = sideways(lateral)
-        _, height, along = road_coordinates(view, rays, depth)
+        _, height, along = road_coordinates(view, rays.at(depth))
         top = _tree_top(scene, index, along)
         return jnp.where(height < jnp.where(_in_tunnel(scene, along), TUNNEL_HEIGHT, top), depth, jnp.inf)
 
     def rail(index: int, lateral: float) -> Array:
         depth = sideways(lateral)
-        _, height, along = road_coordinates(view, rays, depth)
+        _, height, along = road_coordinates(view, rays.at(depth))
         post = _repeat(along, 4.0)[1] < 0.24
         seen = (height < RAIL[1]) & ((height > RAIL[0]) | post) & (scene.rail[index] > 0)
         return jnp.where(seen, depth, jnp.inf)
 
     roof = vertical(TUNNEL_HEIGHT)
-    roof = jnp.where(_in_tunnel(scene, road_coordinates(view, rays, roof)[2]), roof, jnp.inf)
+    roof = jnp.where(_in_tunnel(scene, road_coordinates(view, rays.at(roof))[2]), roof, jnp.inf)
     halves = (scene.boxes.half_width, scene.boxes.half_height, scene.boxes.half_length)
     candidates = {k: _box_cut(view.centre[:, k], [half[k] for half in halves], rays) for k in range(BOXES)} | {
         GROUND: vertical(0.0),
@@ -259,9 +259,9 @@ def trace(view: View, rays: Rays) -> Hits:
     return Hits(depth, jnp.where(depth < FAR, packed & _SURFACE_BITS, SKY))
 
 
-def road_coordinates(view: View, rays: Rays, depth: Array) -> tuple[Array, Array, Array]:
-    """Lateral position, height and distance along the road of the points on the rays at these depths."""
-    x, y, z = rays.at(depth)
+def road_coordinates(view: View, point: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """Lateral position, height and distance along the road of points in levelled axes."""
+    x, y, z = point
     centre, surface = road_at(view, z)
     return x - centre, surface - y, z + view.travelled
 
@@ -357,8 +357,9 @@ def _ground_shadow(view: View, x: Array, z: Array) -> Array:
     return jnp.where(shaded, 0.35, 1.0)
 
 
-def _sky(scene: Scene, x: Array, y: Array) -> Array:
+def _sky(scene: Scene, rays: Rays) -> Array:
     """Brightness of the sky, without clouds, and of the hills before it."""
+    x, y, _ = rays.direction
     row = jnp.uint32(0)
     skyline = 0.05 * _noise_line(6.0 * x, row, scene.seed + 3) + 0.02 * _noise_line(25.0 * x, row, scene.seed + 4)
     glow = scene.sun[1] * jnp.exp(-8.0 * ((x - scene.sun[0]) ** 2 + (y + 0.3) ** 2))
@@ -373,19 +374,75 @@ def _pick(values: Array, index: Array) -> Array:
     return result
 
 
-def _box_albedo(surface: Array, own: Array, x: Array, z: Array, height: Array, half: tuple, rear: Array, top: Array):
-    """Paint, windows, lamps, number plate, wheels and the dark underside of vehicles; concrete for the bridge."""
-    vehicle = surface < VEHICLES
-    cabin = (surface >= VEHICLES) & (surface < 2 * VEHICLES)
-    half_width, half_length = half
-    across = jnp.abs(x)
-    lamp = rear & (jnp.abs(height - 0.75) < 0.1) & (across > 0.68 * half_width)
-    plate = rear & (jnp.abs(height - 0.55) < 0.08) & (across < 0.3)
-    wheel = (jnp.abs(jnp.abs(z) - half_length + 0.9) < 0.34) & (height < 0.62)
-    dark = (height < 0.3) | (jnp.where(rear, across > half_width - 0.25, wheel) & (height < 0.6))
-    window = jnp.where(rear, across < 0.85 * half_width, jnp.abs(jnp.abs(z) - 0.5 * half_length) < 0.4 * half_length)
-    albedo = jnp.where(cabin & ~top & window, 0.08, own)
-    return jnp.where(vehicle & (lamp | plate), 0.9, jnp.where(vehicle & dark, 0.06, albedo))
+class _Spots(NamedTuple):
+    """Where on its surface each hit lies; fields [...].
+
+    Attributes:
+        lateral: metres from the road's centre line, or from the middle of the box.
+        height: metres above the road, or above the bottom of the box.
+        along: metres along the road, or from the middle of the box.
+        half_width: of the box.
+        half_length: of the box.
+        facing: bool, whether the surface faces the camera: rears of boxes, the sky.
+        flat: bool, whether it lies flat: ground, roof, tops and bottoms of boxes.
+    """
+
+    lateral: Array
+    height: Array
+    along: Array
+    half_width: Array
+    half_length: Array
+    facing: Array
+    flat: Array
+
+
+def _spots(view: View, rays: Rays, hits: Hits) -> _Spots:
+    surface, boxes = hits.surface, view.scene.boxes
+    is_box, is_sky = surface < BOXES, surface == SKY
+    point = rays.at(hits.depth)
+    half_width, half_height, half_length = (
+        _pick(half, surface) for half in (boxes.half_width, boxes.half_height, boxes.half_length)
+    )
+    x, y, z = (p - _pick(middle, surface) for p, middle in zip(point, view.centre, strict=True))
+    # A point of a box lies on the face that it is nearest to.
+    from_side, from_top, from_rear = half_width - jnp.abs(x), half_height - jnp.abs(y), half_length - jnp.abs(z)
+    lateral, height, along = road_coordinates(view, point)
+    dx, dy, _ = rays.direction
+    return _Spots(
+        lateral=jnp.where(is_box, x, jnp.where(is_sky, FAR * dx, lateral)),
+        height=jnp.where(is_box, half_height - y, jnp.where(is_sky, -FAR * dy, height)),
+        along=jnp.where(is_box, z, along),
+        half_width=half_width,
+        half_length=half_length,
+        facing=is_sky | (is_box & (from_rear < jnp.minimum(from_side, from_top))),
+        flat=(surface == GROUND) | (surface == ROOF) | (is_box & (from_top < jnp.minimum(from_side, from_rear))),
+    )
+
+
+def _box_albedo(boxes: Boxes, surface: Array, spots: _Spots) -> Array:
+    """Paint with windows, lamps, number plate, wheels and a dark underside; plain concrete for the bridge."""
+    is_body, is_cabin = surface < VEHICLES, (surface >= VEHICLES) & (surface < 2 * VEHICLES)
+    rear = spots.facing
+    across, lengthwise, height = jnp.abs(spots.lateral), jnp.abs(spots.along), spots.height
+    lamp = (jnp.abs(height - 0.75) < 0.1) & (across > 0.68 * spots.half_width)
+    plate = (jnp.abs(height - 0.55) < 0.08) & (across < 0.3)
+    wheel = jnp.where(rear, across > spots.half_width - 0.25, jnp.abs(lengthwise - spots.half_length + 0.9) < 0.34)
+    underside = (height < 0.3) | (wheel & (height < 0.6))
+    pane = jnp.where(rear, across < 0.85 * spots.half_width, jnp.abs(lengthwise / spots.half_length - 0.5) < 0.4)
+    albedo = jnp.where(is_cabin & pane & ~spots.flat, 0.08, _pick(boxes.albedo, surface))
+    albedo = jnp.where(is_body & underside, 0.06, albedo)
+    return jnp.where(is_body & rear & (lamp | plate), 0.9, albedo)
+
+
+def _faces_right(surface: Array, spots: _Spots) -> Array:
+    return jnp.where(surface < BOXES, spots.lateral > 0, (surface == LEFT_SIDE) | (surface == LEFT_RAIL))
+
+
+def _side_albedo(scene: Scene, on_left: Array, height: Array) -> Array:
+    """Concrete, or foliage that gets darker towards the ground."""
+    trees = jnp.where(on_left, scene.side_ragged[0], scene.side_ragged[1])
+    top = jnp.where(on_left, scene.side_height[0], scene.side_height[1])
+    return 0.55 - trees * (0.4 - 0.22 * jnp.minimum(height / jnp.maximum(top, 1.0), 1.0))
 
 
 def shade(view: View, rays: Rays, hits: Hits, width: int) -> Array:
@@ -401,50 +458,43 @@ def shade(view: View, rays: Rays, hits: Hits, width: int) -> Array:
         [...] float32 in [0, 1].
     """
     scene, focal, surface = view.scene, FOCAL * width, hits.surface
-    is_ground, is_roof, is_sky, is_box = surface == GROUND, surface == ROOF, surface == SKY, surface < BOXES
-    is_rail = surface >= LEFT_RAIL
-    depth = jnp.where(is_sky, FAR, hits.depth)
-    pixel = depth / focal
-    x, y, z = rays.at(depth)
-    lateral, height, along = road_coordinates(view, rays, depth)
+    is_ground, is_roof, is_box, is_sky = surface == GROUND, surface == ROOF, surface < BOXES, surface == SKY
+    hits = hits._replace(depth=jnp.minimum(hits.depth, FAR))
+    pixel = hits.depth / focal
+    spots = _spots(view, rays, hits)
+    on_left = _faces_right(surface, spots)
 
-    half_width, half_height, half_length = (
-        _pick(half, surface) for half in (scene.boxes.half_width, scene.boxes.half_height, scene.boxes.half_length)
-    )
-    box_x, box_y, box_z = (p - _pick(middle, surface) for p, middle in zip((x, y, z), view.centre, strict=True))
-    inside = [h - jnp.abs(p) for h, p in zip((half_width, half_height, half_length), (box_x, box_y, box_z))]
-    rear = is_box & (inside[2] < jnp.minimum(inside[0], inside[1]))
-    top = is_box & (inside[1] < jnp.minimum(inside[0], inside[2]))
-    flat = is_ground | is_roof | top
-    facing = rear | is_sky
+    sunny = 1 + jnp.where(on_left == (scene.sun[0] < 0), -0.5, 0.5) * scene.sun[1]
+    sunny = jnp.where(spots.facing, 0.85, jnp.where(spots.flat, 1.0, sunny))
+    x, _, z = rays.at(hits.depth)
+    ground = _ground_albedo(spots.lateral, spots.along, pixel) * _ground_shadow(view, x, z)
+    upright = jnp.where(surface >= LEFT_RAIL, 0.7, _side_albedo(scene, on_left, spots.height))
+    upright = jnp.where(is_box, _box_albedo(scene.boxes, surface, spots), upright)
+    albedo = sunny * jnp.where(is_ground, ground, jnp.where(is_roof, 0.4, upright))
 
-    on_left = jnp.where(is_box, box_x > 0, (surface == LEFT_SIDE) | (surface == LEFT_RAIL))
-    sunny = jnp.where(on_left == (scene.sun[0] < 0), 1 - 0.5 * scene.sun[1], 1 + 0.5 * scene.sun[1])
-    box_light = jnp.where(top, 1.2, jnp.where(rear, 0.85, sunny))
-    own = _pick(scene.boxes.albedo, surface)
-    box = _box_albedo(surface, own, box_x, box_z, half_height - box_y, (half_width, half_length), rear, top) * box_light
-    trees = jnp.where(on_left, scene.side_ragged[0], scene.side_ragged[1])
-    tall = jnp.where(on_left, scene.side_height[0], scene.side_height[1])
-    foliage = 1 - trees * (0.7 - 0.4 * jnp.minimum(height / jnp.maximum(tall, 1.0), 1.0))
-    side = jnp.where(is_rail, 0.7, 0.55 * foliage) * sunny
-    ground = _ground_albedo(lateral, along, pixel) * _ground_shadow(view, x, z)
-    albedo = jnp.where(is_ground, ground, jnp.where(is_roof, 0.4, jnp.where(is_box, box, side)))
-
+    along = z + view.travelled
     lights = jnp.where(_repeat(along, 10.0)[1] < 1.6, 0.9, 0.4)
     light = jnp.where(_in_tunnel(scene, along), lights, 1.0)
-    fog = jnp.exp(-scene.haze * depth)
+    fog = jnp.exp(-scene.haze * hits.depth)
     lit = light * albedo * fog + 0.8 * scene.overcast * (1 - fog)
-    brightness = jnp.where(is_sky, _sky(scene, rays.direction[0], rays.direction[1]), lit)
+    brightness = jnp.where(is_sky, _sky(scene, rays), lit)
 
-    u = jnp.where(flat | rear, jnp.where(is_box, box_x, lateral), jnp.where(is_box, half_height - box_y, height))
-    v = jnp.where(facing, jnp.where(is_box, half_height - box_y, height), jnp.where(is_box, box_z, along))
-    u, v = (jnp.where(is_sky, FAR * d, p) for d, p in zip(rays.direction, (u, v)))
-    edge = jnp.where(is_box, _pick(scene.boxes.lateral, surface), lateral) - scene.lateral
+    edge = jnp.where(is_box, _pick(scene.boxes.lateral, surface), spots.lateral) - scene.lateral
     level = jnp.where(is_roof, TUNNEL_HEIGHT, 0.0) - scene.height
-    away = jnp.maximum(jnp.abs(jnp.where(flat, level, edge)), 1.0)
-    seed = scene.seed + surface.astype(jnp.uint32) * jnp.uint32(7919)
-    texture = _texture(u, v, pixel, jnp.where(facing, 0.0, focal / away), seed)
-
+    away = jnp.maximum(jnp.abs(jnp.where(spots.flat, level, edge)), 1.0)
+    texture = _texture(
+        jnp.where(spots.flat | spots.facing, spots.lateral, spots.height),
+        jnp.where(spots.facing, spots.height, spots.along),
+        pixel,
+        jnp.where(spots.facing, 0.0, focal / away),
+        scene.seed + surface.astype(jnp.uint32) * jnp.uint32(7919),
+    )
+    amount = scene.contrast * jnp.where(is_sky, 0.3, jnp.where(is_box, 0.6, 0.9))
     exposure = scene.exposure * jnp.where(_in_tunnel(scene, view.travelled), 1.6, 1.0)
-    amount = scene.contrast * jnp.where(is_sky, 0.35, 0.8)
-    return jnp.clip(exposure * brightness * (1 + amount * texture), 0.0, 1.0)
+    return _film(exposure * brightness * (1 + amount * texture))
+
+
+def _film(light: Array) -> Array:
+    """Brightness in [0, 1] that bends gently into white, as cameras' do, so that bright skies keep their clouds."""
+    light = jnp.clip(light, 0.0, 1.5)
+    return light - 4 / 27 * light**3

@@ -1,8 +1,8 @@
 """What stands on the highway: a scene is a handful of random numbers, drawn from one key.
 
 Coordinates are the camera's, levelled: x to the right, y down, z forward, in metres, from the left camera. *Road
-coordinates* of a point are its lateral distance from the centre of the left own lane, its height above the road, and its
-distance along the road from where the camera began. Time is in seconds.
+coordinates* of a point are its lateral distance from the centre of the left own lane, its height above the road, and
+its distance along the road from where the camera began. Time is in seconds.
 """
 
 import math
@@ -84,12 +84,12 @@ class _Dice:
 def _vehicles(dice: _Dice) -> Boxes:
     """Cars and trucks, each of two boxes (all bodies, then all cabins), further away from one to the next."""
     each = (VEHICLES,)
-    truck = dice.chance(0.35, each)
+    truck = dice.chance(0.45, each)
     lateral = jnp.array(LANES)[dice.uniform(0.0, len(LANES), each).astype(jnp.int32)]
     half_length = jnp.where(truck > 0, dice.uniform(3.0, 5.0, each), 2.1)
     half_width = jnp.where(truck > 0, 1.25, 0.9)
     half_height = jnp.where(truck > 0, dice.uniform(1.4, 1.8, each), 0.38)
-    along = 6.0 * 1.5 ** (jnp.arange(VEHICLES) + dice.uniform(0.0, 0.8, each)) + half_length
+    along = 5.0 * 1.45 ** (jnp.arange(VEHICLES) + dice.uniform(0.0, 0.8, each)) + half_length
     speed = jnp.where(lateral < MEDIAN, -25.0, 25.0) + dice.uniform(-6.0, 6.0, each)
     albedo = dice.uniform(0.12, 0.95, each)
     body = Boxes(lateral, jnp.full(each, 0.25), along, half_width, half_height, half_length, speed, albedo)
@@ -138,14 +138,14 @@ def sample_scenes(key: Array, count: int) -> Scene:
 def _scene(seed: Array, numbers: Array) -> Scene:
     dice = _Dice(numbers)
     tunnel = jnp.where(dice.chance(0.2) > 0, dice.uniform(-30.0, 25.0), 1e4)
-    trees, present = dice.chance(0.5, (2,)), dice.chance(0.85, (2,))
-    tall = jnp.where(trees > 0, dice.uniform(4.0, 12.0, (2,)), dice.uniform(1.0, 4.5, (2,)))
+    trees, present = dice.chance(0.5, (2,)), dice.chance(0.95, (2,))
+    tall = jnp.where(trees > 0, dice.uniform(4.0, 12.0, (2,)), dice.uniform(1.5, 5.0, (2,)))
     boxes = jax.tree.map(lambda *fields: jnp.concatenate(fields), _vehicles(dice), _bridge(dice))
     return Scene(
         seed=seed,
-        height=dice.uniform(1.5, 2.0),
-        pitch=dice.uniform(-0.05, 0.05),
-        roll=dice.uniform(-0.05, 0.05),
+        height=dice.uniform(1.6, 2.4),
+        pitch=dice.uniform(-0.07, 0.07),
+        roll=dice.uniform(-0.07, 0.07),
         lateral=dice.uniform(-0.6, 0.6) + LANE_WIDTH * dice.chance(0.5),
         heading=dice.uniform(-0.06, 0.06),
         bend=dice.uniform(-0.002, 0.002),
@@ -153,14 +153,14 @@ def _scene(seed: Array, numbers: Array) -> Scene:
         crest=dice.uniform(-0.0006, 0.0006),
         speed=dice.uniform(18.0, 33.0),
         drift=dice.uniform(-0.5, 0.5),
-        side_offset=dice.uniform(0.5, 5.0, (2,)),
+        side_offset=dice.uniform(0.3, 4.0, (2,)),
         side_height=present * tall,
         side_ragged=trees * dice.uniform(0.5, 1.0, (2,)),
         rail=dice.chance(0.7, (2,)),
         tunnel=jnp.stack([tunnel, tunnel + dice.uniform(30.0, 90.0)]),
         boxes=boxes,
         exposure=dice.uniform(0.65, 1.15),
-        contrast=dice.uniform(0.4, 0.7),
+        contrast=dice.uniform(0.5, 0.8),
         sun=jnp.stack([dice.uniform(-1.0, 1.0), dice.uniform(0.0, 0.5)]),
         haze=dice.uniform(0.001, 0.006),
         overcast=dice.uniform(0.55, 0.9),
