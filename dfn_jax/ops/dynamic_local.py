@@ -37,7 +37,7 @@ def dynamic_local_filter(
         upsampling: int s or (vertical, horizontal). The filters are s times finer than the images: H' grows s times,
             and the output position (y, x) filters the neighbourhood of (y // s, x // s). Excludes strides.
         implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`), 'shift' (adds tap by tap, holds no
-            such tensor), or None for 'shift', the faster in every case measured on a CPU.
+            such tensor), or None for 'shift', on a CPU the faster in every case measured.
 
     Returns:
         [N, H', W', C], for full banks [N, H', W', F], in the images' dtype; accumulated in float32 (float64 if an

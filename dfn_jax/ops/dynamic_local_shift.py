@@ -47,9 +47,7 @@ def _add_taps(shifted_rows, filters):
     images = [image for row in shifted_rows for image in row]
     batch, height, width, channels = images[0].shape
     grouped = (batch, height, width, filters.shape[3], channels // filters.shape[3])
-    output = sum(
-        weight.astype(image.dtype) * image.reshape(grouped) for weight, image in zip(weights, images, strict=True)
-    )
+    output = sum(weight * image.reshape(grouped) for weight, image in zip(weights, images, strict=True))
     return output.reshape(batch, height, width, channels)
 
 

@@ -46,8 +46,7 @@ def expected_displacement(filters, kernel_size, *, dilation=1) -> jax.Array:
     filters, offsets = _filters(filters), tap_offsets(kernel_size, dilation=dilation)
     if filters.shape[-1] != len(offsets):
         raise ValueError(f"filters: got {filters.shape[-1]} taps, wanted {len(offsets)} for kernel_size {kernel_size}.")
-    dtype = accumulation_dtype(filters)
-    return jnp.matmul(filters.astype(dtype), offsets.astype(dtype), precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(filters, offsets, precision=jax.lax.Precision.HIGHEST)
 
 
 def filter_entropy(filters) -> jax.Array:
