@@ -1,0 +1,69 @@
+"""The convolution's hand-written weight gradient against NumPy loops, for every shape the loop over blocks may meet."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfn_jax.ops import conv as conv_module
+from dfn_jax.ops.conv import conv
+
+CASES = [
+    # images, kernel, strides, padding
+    ((2, 6, 5, 3), (3, 3, 3, 4), (1, 1), ((1, 1), (1, 1))),
+    ((1, 7, 6, 2), (3, 3, 2, 3), (2, 2), ((1, 1), (1, 1))),
+    ((2, 5, 4, 3), (1, 1, 3, 2), (1, 1), ((0, 0), (0, 0))),
+    ((1, 9, 4, 1), (5, 2, 1, 2), (3, 1), ((2, 0), (0, 1))),
+    ((1, 1, 1, 2), (3, 3, 2, 2), (1, 1), ((1, 1), (1, 1))),
+    ((2, 8, 3, 2), (2, 3, 2, 1), (2, 1), ((0, 0), (1, 1))),
+]
+
+
+def kernel_gradient_by_loops(images, gradient, kernel_shape, strides, padding):
+    padded = np.pad(images, ((0, 0), *padding, (0, 0)))
+    result = np.zeros(kernel_shape)
+    for i, j in np.ndindex(kernel_shape[:2]):
+        for n, y, x in np.ndindex(gradient.shape[:3]):
+            result[i, j] += np.outer(padded[n, y * strides[0] + i, x * strides[1] + j], gradient[n, y, x])
+    return result
+
+
+@pytest.mark.parametrize("positions", [1, 7, 1024])
+@pytest.mark.parametrize(("image_shape", "kernel_shape", "strides", "padding"), CASES)
+def test_gradients(image_shape, kernel_shape, strides, padding, positions, monkeypatch):
+    monkeypatch.setattr(conv_module, "_POSITIONS", positions)
+    random = np.random.default_rng(0)
+    images = random.standard_normal(image_shape).astype(np.float32)
+    kernel = random.standard_normal(kernel_shape).astype(np.float32)
+    output, pull = jax.vjp(lambda x, w: conv(x, w, strides=strides, padding=padding), images, kernel)
+    plain, plain_pull = jax.vjp(
+        lambda x, w: jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")),
+        images,
+        kernel,
+    )
+    np.testing.assert_array_equal(output, plain)
+    gradient = random.standard_normal(output.shape).astype(np.float32)
+    of_images, of_kernel = pull(gradient)
+    np.testing.assert_allclose(of_images, plain_pull(gradient)[0], rtol=1e-5, atol=1e-5)
+    wanted = kernel_gradient_by_loops(images.astype(np.float64), gradient, kernel_shape, strides, padding)
+    np.testing.assert_allclose(of_kernel, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_accumulates_in_float32():
+    images = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
+    kernel = jnp.zeros((1, 1, 1, 1), jnp.bfloat16)
+    of_kernel = jax.grad(lambda w: conv(images, w).astype(jnp.float32).sum())(kernel)
+    assert of_kernel.dtype == jnp.bfloat16
+    assert float(of_kernel[0, 0, 0, 0]) == 4096.0
+
+
+def test_double_precision_stays():
+    with jax.enable_x64(True):
+        images = jnp.linspace(0.0, 1.0, 36, dtype=jnp.float64).reshape(1, 6, 6, 1)
+        of_kernel = jax.grad(lambda w: (conv(images, w) ** 2).sum())(jnp.full((1, 1, 1, 1), 1 / 3, jnp.float64))
+        assert abs(float(of_kernel[0, 0, 0, 0]) - 2 / 3 * float((images**2).sum())) < 1e-12
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"got \(1, 4, 4, 2\)"):
+        conv(jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 1, 1)))
