@@ -10,6 +10,8 @@ from dfn_jax.data.highway_render import (
     BASELINE,
     FAR,
     FOCAL,
+    SKY,
+    Hits,
     View,
     camera_rays,
     carry,
@@ -121,18 +123,28 @@ def optical_flow(
     rows, columns = _pixel_grid(image_size)
     height, width = image_size
 
-    def one(views: tuple[View, View]) -> tuple[Array, Array]:
-        earlier, now = views
+    def look(now: View) -> Hits:
+        return trace(now, camera_rays(now, rows, columns, eye, image_size))
+
+    def go_back(item: tuple[View, View, Hits]) -> tuple[Array, Array, Array]:
+        earlier, now, hits = item
         rays = camera_rays(now, rows, columns, eye, image_size)
-        hits = trace(now, rays)
         point = carry(rays.at(jnp.minimum(hits.depth, FAR)), hits.surface, now, earlier)
         y, x, depth = project(earlier, point, eye, image_size)
-        before = trace(earlier, camera_rays(earlier, y, x, eye, image_size))
-        expected = jnp.where(jnp.isinf(hits.depth), jnp.inf, depth)
-        inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (depth > 0)
-        return jnp.stack([x - columns, y - rows], -1), _same(before.depth, expected) & inside
+        return y, x, jnp.where(hits.surface == SKY, jnp.inf, depth)
 
-    return jax.lax.map(one, (_views(scenes, time), _views(scenes, later)))
+    def check(item: tuple[View, Array, Array, Array]) -> Array:
+        earlier, y, x, depth = item
+        before = trace(earlier, camera_rays(earlier, y, x, eye, image_size))
+        inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (depth > 0)
+        return _same(before.depth, depth) & inside
+
+    # Three loops: in one, XLA traces the later frame anew wherever the earlier one's tracing uses a position.
+    earlier, now = _views(scenes, time), _views(scenes, later)
+    hits = jax.lax.map(look, now)
+    y, x, depth = jax.lax.map(go_back, (earlier, now, hits))
+    visible = jax.lax.map(check, (earlier, y, x, depth))
+    return jnp.stack([x - columns, y - rows], -1), visible
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "image_size", "with_truth"))
