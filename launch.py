@@ -1,10 +1,12 @@
 """Trains and evaluates an experiment: python launch.py --config=experiments/stereo.py:quick [--workdir=DIR]."""
 
+import logging
 import sys
 import time
 from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from dfn_jax.errors import DivergedError, InputError
@@ -17,6 +19,9 @@ MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and the
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
     began = time.monotonic()
+    # Libraries log a failure once per thread, with tracebacks, before they raise it; what is raised is told in `run`.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from dfn_jax.config import check, claim_workdir
     from dfn_jax.evaluate import evaluate
     from dfn_jax.tasks import make_task

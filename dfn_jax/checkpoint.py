@@ -1,11 +1,12 @@
 """Checkpoints: Orbax writes them in the background, and a run that is started again goes on from the newest."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 
 from dfn_jax.errors import InputError
 
@@ -17,7 +18,6 @@ class Checkpoints:
 
     def __init__(self, workdir: Path):
         self._folder = workdir.absolute() / "checkpoints"
-        logging.set_verbosity(logging.WARNING)
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -29,8 +29,21 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext(), self._reported():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turns what Orbax raises when it cannot write, from whichever thread, into one OSError."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise OSError(
+                f"a checkpoint could not be written to {self._folder} ({reason}); earlier checkpoints are whole: make "
+                "room and run the same command again"
+            ) from error
 
     def save(self, step: int, state: Any) -> None:
         """Begins to write a state; returns as soon as it is copied from the device.
@@ -40,10 +53,11 @@ class Checkpoints:
             state: pytree of arrays.
 
         Raises:
-            OSError: an earlier checkpoint could not be written.
+            OSError: this checkpoint, or the one before in the background, could not be written.
         """
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state))
+            with self._reported():
+                self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def newest(self) -> int | None:
         """The newest checkpoint's step, or None."""

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 from jax import Array
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -122,7 +121,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         start = int(state.step)
         records.drop_after(start)
         if 0 < start < steps:
-            logging.warning("going on from step %d", start)
+            tqdm.write(f"going on from step {start}")
         pending: list[dict[str, Array]] = []
         began = time.monotonic()
         progress = tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=start >= steps)

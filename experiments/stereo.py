@@ -17,10 +17,11 @@ from dfn_jax.config import with_preset
 PRESETS = {
     "paper": {},
     "quick": {
-        "train.steps": 400,
-        "train.batch_size": 8,
-        "train.checkpoint_every": 200,
-        "optim.halve_every": 150,
+        "train.steps": 1500,
+        "train.batch_size": 4,
+        "train.checkpoint_every": 500,
+        "optim.learning_rate": 3e-3,
+        "optim.halve_every": 300,
         "eval.examples": 256,
     },
     "smoke": {

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from dfn_jax.data.highway_render import (
     BASELINE,
@@ -35,6 +35,22 @@ def _pixel_grid(image_size: tuple[int, int]) -> tuple[Array, Array]:
     return rows[:, None], columns
 
 
+def _pixels(samples: Array, axis: int) -> Array:
+    """Weighs two samples a pixel [2, ...] along an axis by a tent two pixels wide, to [...].
+
+    A plain mean lets frequencies above half the sampling rate through, which then look different in either view.
+    """
+    first, second = samples
+    size = first.shape[axis]
+    before = jnp.concatenate(
+        [lax.slice_in_dim(first, 0, 1, axis=axis), lax.slice_in_dim(second, 0, size - 1, axis=axis)], axis
+    )
+    after = jnp.concatenate(
+        [lax.slice_in_dim(first, 1, size, axis=axis), lax.slice_in_dim(second, size - 1, size, axis=axis)], axis
+    )
+    return 0.375 * (first + second) + 0.125 * (before + after)
+
+
 def _same(depth: Array, expected: Array) -> Array:
     """Whether two depths are of one point; both may be infinite."""
     return jnp.abs(1 / depth - 1 / expected) < 0.01 / expected + 1e-4
@@ -60,11 +76,12 @@ def render_views(scenes: Scene, *, image_size: tuple[int, int], time: Array | fl
 
     def draw(view: View) -> Array:
         rays = camera_rays(view, rows, columns, eyes, image_size)
-        return shade(view, rays, trace(view, rays), image_size[1]).mean((0, 1))
+        return shade(view, rays, trace(view, rays), image_size[1])
 
     # Scene by scene, a scene's numbers are scalars to the loop over its samples, which XLA then fuses into one.
-    images = jax.lax.map(draw, _views(scenes, time))[..., None]
-    return images[:, 0], images[:, 1]
+    samples = jnp.moveaxis(jax.lax.map(draw, _views(scenes, time)), 0, 3)
+    images = _pixels(_pixels(samples, axis=-2), axis=-1)[..., None]
+    return images[0], images[1]
 
 
 @functools.partial(jax.jit, static_argnames="image_size")
@@ -136,7 +153,8 @@ def optical_flow(
     def check(item: tuple[View, Array, Array, Array]) -> Array:
         earlier, y, x, depth = item
         before = trace(earlier, camera_rays(earlier, y, x, eye, image_size))
-        inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1) & (depth > 0)
+        margin = 0.01  # pixels, for rounding
+        inside = (x > -margin) & (x < width - 1 + margin) & (y > -margin) & (y < height - 1 + margin) & (depth > 0)
         return _same(before.depth, depth) & inside
 
     # Three loops: in one, XLA traces the later frame anew wherever the earlier one's tracing uses a position.

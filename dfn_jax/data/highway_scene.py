@@ -139,21 +139,21 @@ def _scene(seed: Array, numbers: Array) -> Scene:
     dice = _Dice(numbers)
     tunnel = jnp.where(dice.chance(0.2) > 0, dice.uniform(-30.0, 25.0), 1e4)
     trees, present = dice.chance(0.5, (2,)), dice.chance(0.95, (2,))
-    tall = jnp.where(trees > 0, dice.uniform(4.0, 12.0, (2,)), dice.uniform(1.5, 5.0, (2,)))
+    tall = jnp.where(trees > 0, dice.uniform(4.0, 12.0, (2,)), dice.uniform(2.0, 6.0, (2,)))
     boxes = jax.tree.map(lambda *fields: jnp.concatenate(fields), _vehicles(dice), _bridge(dice))
     return Scene(
         seed=seed,
-        height=dice.uniform(1.6, 2.4),
-        pitch=dice.uniform(-0.07, 0.07),
-        roll=dice.uniform(-0.07, 0.07),
-        lateral=dice.uniform(-0.6, 0.6) + LANE_WIDTH * dice.chance(0.5),
+        height=dice.uniform(1.6, 2.6),
+        pitch=dice.uniform(-0.09, 0.09),
+        roll=dice.uniform(-0.1, 0.1),
+        lateral=dice.uniform(-0.6, 0.6) + LANE_WIDTH * jnp.floor(dice.uniform(0.0, 3.0)),
         heading=dice.uniform(-0.06, 0.06),
         bend=dice.uniform(-0.002, 0.002),
         grade=dice.uniform(-0.02, 0.02),
         crest=dice.uniform(-0.0006, 0.0006),
         speed=dice.uniform(18.0, 33.0),
         drift=dice.uniform(-0.5, 0.5),
-        side_offset=dice.uniform(0.3, 4.0, (2,)),
+        side_offset=dice.uniform(0.3, 2.5, (2,)),
         side_height=present * tall,
         side_ragged=trees * dice.uniform(0.5, 1.0, (2,)),
         rail=dice.chance(0.7, (2,)),

@@ -1,0 +1,78 @@
+"""The house plan as a test: which part may import which, and what a run loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "dfn_jax"
+# What each part may import of the project; ops is the foundation and imports nothing but itself.
+MAY_IMPORT = {
+    "ops": {"ops"},
+    "models": {"models", "ops"},
+    "data": {"data", "errors", "files"},
+    "losses": set(),
+    "metrics": {"losses"},
+    "trivial": {"losses"},
+    "visualize": set(),
+    "report": {"files"},
+    "errors": set(),
+    "files": set(),
+    "config": {"errors", "files"},
+    "parallel": {"errors"},
+    "records": {"files"},
+    "checkpoint": {"errors"},
+    "tasks": {
+        "config", "data", "errors", "losses", "metrics", "models", "ops", "report", "tasks", "trivial", "visualize",
+    },
+    "train": {"checkpoint", "errors", "parallel", "records", "tasks"},
+    "evaluate": {"files", "records", "report", "tasks", "train", "visualize"},
+}  # fmt: skip
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dfn_jax":
+            rest = node.module.split(".")[1:]
+            names |= {rest[0]} if rest else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("dfn_jax.")}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_arrow_back(path):
+    if path == PACKAGE / "__init__.py":
+        assert not imports(path)
+        return
+    assert imports(path) <= MAY_IMPORT[part(path)] | {part(path)}
+
+
+def test_training_knows_no_task_by_name():
+    for name in ("train", "evaluate"):
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dfn_jax.tasks"):
+                assert node.module == "dfn_jax.tasks.task"
+
+
+def test_a_run_on_the_embedded_data_loads_only_what_it_needs():
+    """Until a report or real pairs are asked for, neither TFDS, Grain, matplotlib, Pillow nor TensorBoard is loaded."""
+    code = """
+import sys
+from experiments.stereo import get_config
+from dfn_jax.tasks import make_task
+from dfn_jax import train, evaluate
+task = make_task(get_config("smoke"))
+task.train_batch(0)
+heavy = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "PIL", "tensorboardX"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)

@@ -1,0 +1,139 @@
+"""The program as a person runs it: both experiments end to end, and every mistake told in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def launch(*arguments, timeout=400):
+    command = [sys.executable, "launch.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def succeed(*arguments):
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def fail(*arguments):
+    """The one line that a failing command prints."""
+    done = launch(*arguments)
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("launch.py: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def stereo(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("stereo") / "run"
+    return workdir, succeed("--config=experiments/stereo.py:smoke", f"--workdir={workdir}")
+
+
+def test_stereo_from_one_command(stereo):
+    workdir, done = stereo
+    assert "report:" in done.stdout
+    results = json.loads((workdir / "results.json").read_text())
+    for name in ("experiment", "preset", "parameters", "steps", "seed", "data", "wall_time_s", "hardware", "versions"):
+        assert results[name] is not None
+    assert results["steps"] == 4
+    for metric in ("mse_per_image", "psnr", "ssim", "disparity_epe", "disparity_bad1", "disparity_d1"):
+        for suffix in ("", "_noc") if metric.startswith("disparity") else ("",):
+            for prefix in ("", "baseline_copy_", "baseline_shift_", "baseline_row_shift_"):
+                assert isinstance(results[f"{prefix}{metric}{suffix}"], float)
+    page = (workdir / "report" / "index.html").read_text()
+    assert page.count("data:image/png;base64") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 4
+    assert any((workdir / "tensorboard").iterdir())
+
+
+def test_the_same_command_again_goes_on_and_changes_nothing(stereo):
+    workdir, _ = stereo
+    before = json.loads((workdir / "results.json").read_text())
+    succeed("--config=experiments/stereo.py:smoke", f"--workdir={workdir}")
+    after = json.loads((workdir / "results.json").read_text())
+    for results in (before, after):
+        del results["wall_time_s"]
+    assert before == after
+
+
+def test_another_config_in_the_same_workdir_is_refused(stereo):
+    workdir, _ = stereo
+    line = fail("--config=experiments/stereo.py:smoke", f"--workdir={workdir}", "--config.optim.learning_rate=0.5")
+    assert "optim.learning_rate (0.001 there, 0.5 here)" in line
+
+
+def test_a_damaged_checkpoint_is_named(stereo, tmp_path):
+    workdir, _ = stereo
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    for path in (copy / "checkpoints" / "4").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    line = fail("--config=experiments/stereo.py:smoke", f"--workdir={copy}", "--mode=evaluate")
+    assert "checkpoints/4" in line
+
+
+def test_steerable_from_one_command(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in range(3):
+        pixels = np.random.default_rng(name).integers(0, 256, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    workdir = tmp_path / "run"
+    succeed("--config=experiments/steerable.py:smoke", f"--workdir={workdir}")
+    assert json.loads((workdir / "results.json").read_text())["filter_relative_error"] > 0
+    succeed(
+        "--config=experiments/steerable.py:smoke", f"--workdir={workdir}", "--mode=evaluate",
+        "--config.eval.name=images", f"--config.eval.dir={folder}",
+    )  # fmt: skip
+    results = json.loads((workdir / "evaluations" / "images" / "results.json").read_text())
+    assert "images" in results["data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ((), "no --config"),
+        (("--config=experiments/stereo.py:fast",), "unknown preset 'fast'; choose one of: paper, quick, smoke"),
+        (("--config=experiments/stereo.py:smoke", "--config.optim.rate=1"), "rate"),
+        (("--config=experiments/stereo.py:smoke", "--config.train.steps=many"), "many"),
+        (("--config=experiments/nothing.py",), "experiments/nothing.py"),
+        (("--config=experiments/stereo.py:smoke", "--config.model.name=cnn"), "choose one of: dfn, twin"),
+        (("--config=experiments/stereo.py:smoke", "--config.data.name=kitti"), "choose one of: highway, pairs"),
+        (("--config=experiments/stereo.py:smoke", "--config.model.taps=4"), "must be odd"),
+        (("--config=experiments/stereo.py:smoke", "--config.precision=float8"), "float32, bfloat16"),
+        (("--config=experiments/stereo.py:smoke", "--config.train.batch_size=0"), "at least 1"),
+        (("--config=experiments/stereo.py:smoke", "--config.data.image_size=(0, 8)"), "at least 1"),
+        (
+            ("--config=experiments/stereo.py:smoke", "--config.data.name=pairs", "--config.data.dir=/nowhere"),
+            "/nowhere",
+        ),
+        (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir={empty}"), "train first"),
+        (("--config=experiments/stereo.py:smoke", "extra"), "unexpected argument 'extra'"),
+        (("--config=experiments/stereo.py:smoke", "--mode=dream"), "dream"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, wanted, tmp_path):
+    filled = (argument.replace("{empty}", str(tmp_path / "none")) for argument in arguments)
+    workdir = () if any("{empty}" in argument for argument in arguments) else (f"--workdir={tmp_path / 'run'}",)
+    assert wanted in fail(*filled, *workdir)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_folder_that_is_no_workdir_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    assert "is not empty" in fail("--config=experiments/stereo.py:smoke", f"--workdir={tmp_path}")

@@ -1,0 +1,75 @@
+"""The networks have exactly the published numbers of parameters, and do what they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfn_jax.models.baselines import StereoTwin
+from dfn_jax.models.steerable import SteerableDFN
+from dfn_jax.models.stereo import StereoDFN
+from tests import reference
+
+KEY = jax.random.key(0)
+
+
+def parameters(network, *inputs):
+    shapes = jax.eval_shape(network.init, KEY, *inputs)
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "published"),
+    [
+        (SteerableDFN(), (jnp.zeros((1, 64, 64, 1)), jnp.zeros(1)), 18_897),
+        (StereoDFN(), (jnp.zeros((1, 64, 64, 1)),), 464_494),
+        (StereoTwin(), (jnp.zeros((1, 64, 64, 1)),), 464_509),
+    ],
+)
+def test_parameters_are_as_published(network, inputs, published):
+    assert parameters(network, *inputs) == published
+
+
+def test_shared_biases_make_the_size_free():
+    network = StereoDFN(position_bias=False)
+    assert parameters(network, jnp.zeros((1, 64, 64, 1))) == 464_494 - 32 * 32 * 128 + 128
+    params = jax.eval_shape(network.init, KEY, jnp.zeros((1, 8, 8, 1)))
+    for height, width in ((8, 8), (7, 13), (1, 1), (2, 33)):
+        output = jax.eval_shape(network.apply, params, jnp.zeros((2, height, width, 1)))
+        assert output.prediction.shape == (2, height, width, 1)
+        assert output.filters.shape == (2, height, width, 13)
+
+
+def test_colour_has_a_bias_for_each_channel():
+    output, _ = jax.jit(StereoDFN(taps=5).init_with_output)(KEY, jnp.ones((1, 6, 10, 3)))
+    assert output.prediction.shape == output.bias.shape == (1, 6, 10, 3)
+
+
+def test_the_stereo_prediction_is_the_filtered_left_view():
+    left = jax.random.uniform(KEY, (2, 4, 9, 2))
+    output, _ = jax.jit(StereoDFN(taps=5).init_with_output)(KEY, left)
+    np.testing.assert_allclose(output.filters.sum(-1), 1.0, rtol=1e-5)
+    biased = np.asarray(left + output.bias, np.float64)
+    wanted = reference.dynamic_local_filter(biased, np.asarray(output.filters, np.float64), kernel_size=(1, 5))
+    np.testing.assert_allclose(output.prediction, wanted, atol=1e-5)
+
+
+def test_the_steerable_prediction_is_the_image_under_its_own_filter():
+    images, angles = jax.random.uniform(KEY, (3, 5, 6, 2)), jnp.array([0.0, 1.0, 4.0])
+    output, _ = jax.jit(SteerableDFN(kernel_size=3).init_with_output)(KEY, images, angles)
+    filters = np.asarray(output.filters, np.float64).reshape(3, 3, 3)
+    padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wanted = np.zeros((3, 5, 6, 2))
+    for n, y, x in np.ndindex(3, 5, 6):
+        wanted[n, y, x] = np.einsum("ij,ijc->c", filters[n], padded[n, y : y + 3, x : x + 3])
+    np.testing.assert_allclose(output.prediction, wanted, atol=1e-5)
+
+
+def test_half_precision_computes_in_half_and_keeps_float32_parameters():
+    left = jax.random.uniform(KEY, (1, 8, 16, 1))
+    exact, params = jax.jit(StereoDFN().init_with_output)(KEY, left)
+    half = StereoDFN(dtype=jnp.bfloat16).apply(params, left)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    assert half.prediction.dtype == half.filters.dtype == jnp.float32
+    difference = jnp.abs(half.prediction - exact.prediction).max()
+    assert 0 < difference < 0.05
