@@ -33,6 +33,7 @@ def main(_: list[str]) -> None:
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{config.experiment}-{config.preset}-%Y%m%d-%H%M%S"))
     print(f"workdir: {workdir}", flush=True)
     if MODE.value == "train":
+        task.train_batch(0)  # Data that cannot be used is told before the workdir is claimed.
         claim_workdir(workdir, config)
         state = train(task, config, workdir)
     else:
@@ -45,13 +46,17 @@ def parse(arguments: list[str]) -> list[str]:
     """Parses the flags, the config file among them; what is wrong with them becomes an InputError."""
     try:
         rest = flags.FLAGS(arguments)
-    except InputError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{error}; see --help") from error
+        config = CONFIG.value
+    except KeyError as error:
+        known = ", ".join(flags.FLAGS["config"].value or ())
+        raise InputError(f"the config has no entry {error}; its entries and groups are {known}") from error
+    except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
+        # An error inside a config file comes with its traceback as text, of which the last line says what it is.
+        reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")
+        raise InputError(f"{reason}; see --help") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
-    if CONFIG.value is None:
+    if config is None:
         raise InputError("no --config; for example --config=experiments/stereo.py:quick")
     return rest
 

@@ -1,9 +1,9 @@
 """Ordinary convolution with a weight gradient that is fast on CPU.
 
 On CPU, XLA computes a convolution's weight gradient as a convolution with a kernel as large as the image, at a quarter
-to a half of the speed of its forward pass. Here it is a sum of matrix products over blocks of rows, whose patches stay in
-the cache and lie with positions last, the order in which XLA's matrix product is fastest. Over the layers of the stereo
-network that takes 0.55 of the time. Other devices keep XLA's own gradient.
+to a half of the speed of its forward pass. Here it is a sum of matrix products over blocks of rows, whose patches stay
+in the cache and lie with positions last, the order in which the matrix product is fastest. Over the layers of the
+stereo network that takes 0.55 of the time. Other devices keep XLA's own gradient.
 """
 
 import functools
