@@ -17,10 +17,10 @@ from dfn_jax.config import with_preset
 PRESETS = {
     "paper": {},
     "quick": {
-        "train.steps": 1500,
+        "train.steps": 1200,
         "train.batch_size": 4,
-        "train.checkpoint_every": 500,
-        "optim.learning_rate": 3e-3,
+        "train.checkpoint_every": 400,
+        "optim.learning_rate": 2e-3,
         "optim.halve_every": 300,
         "eval.examples": 256,
     },

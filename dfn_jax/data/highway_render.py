@@ -17,7 +17,7 @@ from jax import Array
 
 from dfn_jax.data.highway_scene import BOXES, LANE_WIDTH, MEDIAN, ROAD_EDGE, SHADOW_CASTERS, VEHICLES, Boxes, Scene
 
-BASELINE = 0.26  # metres between the two cameras
+BASELINE = 0.24  # metres between the two cameras
 FOCAL = 1.1  # focal length in image widths
 HORIZON = 0.5  # height of the principal point in image heights, from the top
 FAR = 300.0  # metres; beyond it all is sky
@@ -318,7 +318,7 @@ def _texture(u: Array, v: Array, pixel: Array, steepness: Array, seed: Array) ->
     inverse = 1.0 / cell
     flatten = 3.0 / steepness
     total = jnp.zeros_like(u)
-    for octave, weight in enumerate((0.5 - 0.5 * blend, 1.0 - 0.5 * blend, blend)):
+    for octave, weight in enumerate((1.2 - 1.2 * blend, 1.0 + 0.2 * blend, blend)):
         scale = inverse * 0.5**octave
         stretched = jnp.where(steepness > 0, flatten * scale, 1.0)
         octave_seed = seed + (exponent + octave).astype(jnp.uint32) * jnp.uint32(131)
@@ -489,7 +489,7 @@ def shade(view: View, rays: Rays, hits: Hits, width: int) -> Array:
         jnp.where(spots.facing, 0.0, focal / away),
         scene.seed + surface.astype(jnp.uint32) * jnp.uint32(7919),
     )
-    amount = scene.contrast * jnp.where(is_sky, 0.3, jnp.where(is_box, 0.7, 1.2))
+    amount = scene.contrast * jnp.where(is_sky, 0.45, jnp.where(is_box, 0.65, 1.0))
     exposure = scene.exposure * jnp.where(_in_tunnel(scene, view.travelled), 1.6, 1.0)
     return _film(exposure * brightness * (1 + amount * texture))
 

@@ -143,9 +143,9 @@ def _scene(seed: Array, numbers: Array) -> Scene:
     boxes = jax.tree.map(lambda *fields: jnp.concatenate(fields), _vehicles(dice), _bridge(dice))
     return Scene(
         seed=seed,
-        height=dice.uniform(1.6, 2.6),
-        pitch=dice.uniform(-0.09, 0.09),
-        roll=dice.uniform(-0.1, 0.1),
+        height=dice.uniform(1.9, 2.6),
+        pitch=dice.uniform(-0.15, 0.15),
+        roll=dice.uniform(-0.18, 0.18),
         lateral=dice.uniform(-0.6, 0.6) + LANE_WIDTH * jnp.floor(dice.uniform(0.0, 3.0)),
         heading=dice.uniform(-0.06, 0.06),
         bend=dice.uniform(-0.002, 0.002),
