@@ -17,11 +17,10 @@ from dfn_jax.config import with_preset
 PRESETS = {
     "paper": {},
     "quick": {
-        "train.steps": 1200,
+        "train.steps": 1000,
         "train.batch_size": 4,
-        "train.checkpoint_every": 400,
-        "optim.learning_rate": 2e-3,
-        "optim.halve_every": 300,
+        "train.checkpoint_every": 500,
+        "optim.halve_every": 400,
         "eval.examples": 256,
     },
     "smoke": {
