@@ -92,13 +92,11 @@ def _folder(config: ConfigDict, named: str) -> str:
 
 
 def _pair_options(config: ConfigDict) -> dict:
-    data = config.data
-    return {
-        "image_size": tuple(data.image_size),
-        "channels": data.channels,
-        "test_sequences": tuple(data.test_sequences),
-        "test_fraction": data.test_fraction,
-    }
+    return {"image_size": tuple(config.data.image_size), "channels": config.data.channels}
+
+
+def _split_options(config: ConfigDict) -> dict:
+    return {"test_sequences": tuple(config.data.test_sequences), "test_fraction": config.data.test_fraction}
 
 
 def _train_batches(config: ConfigDict) -> Callable[[int], Batch]:
@@ -113,7 +111,11 @@ def _train_batches(config: ConfigDict) -> Callable[[int], Batch]:
     def batches():
         folder = _folder(config, config.data.dir)
         return pairs.train_batches(
-            folder, batch_size=config.train.batch_size, seed=config.seed, **_pair_options(config)
+            folder,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            **_pair_options(config),
+            **_split_options(config),
         )
 
     def batch(step: int) -> Batch:
@@ -138,8 +140,8 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     from dfn_jax.data import pairs
 
     folder = _folder(config, config.eval.dir or config.data.dir)
-    split = "all" if config.eval.dir else "test"
-    found = pairs.examples(folder, split=split, **_pair_options(config))
+    split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
+    found = pairs.examples(folder, split=split, **_pair_options(config), **options)
     count = min(count, len(found))
     examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in range(count)))
     return f"{count} real pairs of {Path(folder).resolve().name} ({split} of {len(found)})", examples

@@ -1,0 +1,22 @@
+"""Where the stereo task takes its examples from."""
+
+import numpy as np
+from PIL import Image
+
+from dfn_jax.tasks.stereo import _test_examples
+from experiments.stereo import get_config
+
+
+def test_another_folder_is_evaluated_whole_whatever_the_training_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for view in ("left", "right"):
+        folder = tmp_path / "other" / view
+        folder.mkdir(parents=True)
+        for frame in range(3):
+            Image.fromarray(np.full((16, 16), 50 * frame, np.uint8)).save(folder / f"{frame}.png")
+    config = get_config("smoke")
+    config.data.name, config.data.dir, config.data.test_sequences = "pairs", "unused", ("elsewhere",)
+    config.eval.name, config.eval.dir = "pairs", str(tmp_path / "other")
+    _, examples = _test_examples(config)
+    assert examples["left"].shape == (3, 16, 16, 1)
+    np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 50 / 255, 100 / 255], atol=1e-6)
