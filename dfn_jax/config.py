@@ -1,6 +1,7 @@
 """Configs are data: what every experiment's config has, and the checks that give a one-line error."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,47 @@ def check(config: ConfigDict) -> None:
     if not 0 < config.optim.learning_rate < float("inf"):
         raise InputError(f"config.optim.learning_rate is {config.optim.learning_rate}; it must be a positive number")
     choose("precision", config.precision, PRECISIONS)
+
+
+def check_data(config: ConfigDict, known: tuple[str, str]) -> None:
+    """Checks which data a config trains and evaluates on.
+
+    Args:
+        config: an experiment's config.
+        known: names of the data; the first is embedded, the second read from a folder.
+
+    Raises:
+        InputError: a name is unknown, or a folder is given for the embedded data, which would never read it.
+    """
+    names = {"data": config.data.name, "eval": config.eval.name or config.data.name}
+    for group, name in names.items():
+        choose(f"config.{group}.name", name, known)
+        if config[group].dir and name == known[0]:
+            raise InputError(
+                f"config.{group}.dir is {config[group].dir!r}, but {name} reads no folder; "
+                f"give --config.{group}.name={known[1]} too"
+            )
+
+
+def data_folder(named: str, what: str) -> str:
+    """The folder of the data: the one that the config names, or the environment variable DFN_DATA.
+
+    Args:
+        named: by the config; may be empty.
+        what: is read from it, as the error calls it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: neither names one.
+    """
+    folder = named or os.environ.get("DFN_DATA", "")
+    if not folder:
+        raise InputError(
+            f"{what} need a folder: give --config.data.dir=FOLDER, or set the environment variable DFN_DATA"
+        )
+    return folder
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from dfn_jax import report
+from dfn_jax import report, visualize
 from dfn_jax.files import write_whole
 from dfn_jax.records import read_records
 from dfn_jax.tasks.task import Evaluation, Task
@@ -28,7 +28,7 @@ def evaluate(
 
     Args:
         task: what was trained.
-        config: its config; with `eval.dir` set, the results go to `evaluations/<name of that folder>/`.
+        config: its config; with `eval.dir` or `eval.name` set, the results go to `evaluations/<its name>/`.
         workdir: of the run.
         state: to be measured.
         began: when the command began, by `time.monotonic`.
@@ -36,7 +36,8 @@ def evaluate(
     Returns:
         The folder that holds `results.json` and `report/`, and what was found.
     """
-    folder = workdir / "evaluations" / Path(config.eval.dir).resolve().name if config.eval.dir else workdir
+    elsewhere = Path(config.eval.dir).resolve().name if config.eval.dir else config.eval.name
+    folder = workdir / "evaluations" / elsewhere if elsewhere else workdir
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = task.evaluate(state.params)
     results = {
@@ -56,10 +57,9 @@ def evaluate(
     sections = list(evaluation.sections)
     records = read_records(workdir / "metrics.jsonl")
     if len(records) > 1:
-        curve = report.Picture(
-            "curve", "How it learned", _curve(records, task.loss_name), f"{task.loss_name}, by training step", wide=True
-        )
-        sections.append(curve)
+        curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
+        caption = f"{task.loss_name}, by training step"
+        sections.append(report.Picture("curve", "How it learned", curve, caption, wide=True))
     report.write_report(
         folder / "report",
         title=f"{config.experiment}, preset {config.preset}",
@@ -72,12 +72,6 @@ def evaluate(
         },
     )
     return folder, evaluation
-
-
-def _curve(records: list[dict[str, float]], label: str) -> bytes:
-    from dfn_jax import visualize
-
-    return visualize.curve_png(records, ["loss"], label=label)
 
 
 def hardware() -> str:

@@ -123,6 +123,8 @@ def test_steerable_from_one_command(tmp_path):
             "/nowhere",
         ),
         (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir={empty}"), "train first"),
+        (("--config=experiments/stereo.py:smoke", "--config.data.dir=/tmp"), "give --config.data.name=pairs too"),
+        (("--config=experiments/steerable.py:smoke", "--config.eval.dir=/tmp"), "give --config.eval.name=images too"),
         (("--config=experiments/stereo.py:smoke", "extra"), "unexpected argument 'extra'"),
         (("--config=experiments/stereo.py:smoke", "--mode=dream"), "dream"),
     ],

@@ -76,4 +76,5 @@ class StereoDFN(nn.Module):
         theta = StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left).astype(jnp.float32)
         filters = ops.softmax_filters(theta[..., : self.taps])
         bias = theta[..., self.taps :]
-        return Filtered(ops.dynamic_local_filter(left + bias, filters, kernel_size=(1, self.taps)), filters, bias)
+        biased = ops.add_dynamic_bias(left, bias)
+        return Filtered(ops.dynamic_local_filter(biased, filters, kernel_size=(1, self.taps)), filters, bias)

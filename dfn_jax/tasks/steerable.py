@@ -1,6 +1,5 @@
 """Steerable filters (Section 4.1): from pairs of images, the oriented filter of every angle."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax import losses, metrics, visualize
 from dfn_jax.data import images, steerable
-from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
 from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
@@ -37,9 +35,7 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: a name in the config, or the data, cannot be used.
     """
-    configs.choose("config.data.name", config.data.name, DATA)
-    if config.eval.name:
-        configs.choose("config.eval.name", config.eval.name, DATA)
+    configs.check_data(config, DATA)
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
     train_images = _images(config, config.data.name, config.data.dir, config.train.batch_size, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -64,12 +60,7 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
     if name == "texture":
         key = jax.random.fold_in(jax.random.key(seed), 2)
         return jax.jit(lambda step: images.texture_batch(jax.random.fold_in(key, step), **size))
-    folder = folder or os.environ.get("DFN_DATA", "")
-    if not folder:
-        raise InputError(
-            "images need a folder: give --config.data.dir=FOLDER, or set the environment variable DFN_DATA"
-        )
-    crops = images.crop_batches(folder, seed=seed, **size)
+    crops = images.crop_batches(configs.data_folder(folder, "images"), seed=seed, **size)
     return lambda step: crops[step]["image"]
 
 

@@ -1,7 +1,6 @@
 """Stereo prediction (Section 4.3): the right view from the left, and disparity read off the filters, without labels."""
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,23 +71,13 @@ def split_output(output: Filtered | jax.Array) -> tuple[jax.Array, jax.Array | N
 
 
 def _check(config: ConfigDict) -> None:
-    configs.choose("config.data.name", config.data.name, DATA)
-    if config.eval.name:
-        configs.choose("config.eval.name", config.eval.name, DATA)
+    configs.check_data(config, DATA)
     if config.model.taps < 1 or config.model.taps % 2 == 0:
         raise InputError(f"config.model.taps is {config.model.taps}; it must be odd, so that a filter has a centre")
     if config.data.channels not in (1, 3) or (config.data.name == "highway" and config.data.channels != 1):
         raise InputError(
             f"config.data.channels is {config.data.channels} on {config.data.name}; highway has 1, pairs have 1 or 3"
         )
-
-
-def _folder(config: ConfigDict, named: str) -> str:
-    """The folder of pairs: named in the config, or by the environment variable DFN_DATA."""
-    folder = named or os.environ.get("DFN_DATA", "")
-    if not folder:
-        raise InputError("pairs need a folder: give --config.data.dir=FOLDER or set the environment variable DFN_DATA")
-    return folder
 
 
 def _pair_options(config: ConfigDict) -> dict:
@@ -109,7 +98,7 @@ def _train_batches(config: ConfigDict) -> Callable[[int], Batch]:
 
     @functools.cache
     def batches():
-        folder = _folder(config, config.data.dir)
+        folder = configs.data_folder(config.data.dir, "pairs")
         return pairs.train_batches(
             folder,
             batch_size=config.train.batch_size,
@@ -139,7 +128,7 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
         return f"{count} scenes of the highway renderer that training never sees", examples
     from dfn_jax.data import pairs
 
-    folder = _folder(config, config.eval.dir or config.data.dir)
+    folder = configs.data_folder(config.eval.dir or config.data.dir, "pairs")
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
     count = min(count, len(found))
