@@ -13,6 +13,7 @@ from dfn_jax.errors import DivergedError, InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
+CACHE = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and then evaluate), or evaluate alone")
 
 
@@ -22,6 +23,8 @@ def main(_: list[str]) -> None:
     # Libraries log a failure once per thread, with tracebacks, before they raise it; what is raised is told in `run`.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if CACHE.value:
+        keep_compiled_programs()
     from dfn_jax.config import check, claim_workdir
     from dfn_jax.evaluate import evaluate
     from dfn_jax.tasks import make_task
@@ -40,6 +43,16 @@ def main(_: list[str]) -> None:
         state = restore(task, config, workdir)
     folder, evaluation = evaluate(task, config, workdir, state, began=began)
     print(f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}")
+
+
+def keep_compiled_programs() -> None:
+    """Compiles a program once for all runs on this machine."""
+    import jax
+
+    from dfn_jax.files import cache_folder
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def parse(arguments: list[str]) -> list[str]:

@@ -28,7 +28,8 @@ def evaluate(
 
     Args:
         task: what was trained.
-        config: its config; with `eval.dir` or `eval.name` set, the results go to `evaluations/<its name>/`.
+        config: its config; where `eval` asks for anything but the run's own test set, the results go to a folder below
+            `evaluations/` that says what.
         workdir: of the run.
         state: to be measured.
         began: when the command began, by `time.monotonic`.
@@ -36,8 +37,7 @@ def evaluate(
     Returns:
         The folder that holds `results.json` and `report/`, and what was found.
     """
-    elsewhere = Path(config.eval.dir).resolve().name if config.eval.dir else config.eval.name
-    folder = workdir / "evaluations" / elsewhere if elsewhere else workdir
+    folder = workdir / _where(config.eval)
     folder.mkdir(parents=True, exist_ok=True)
     evaluation = task.evaluate(state.params)
     results = {
@@ -51,7 +51,7 @@ def evaluate(
         "hardware": hardware(),
         "versions": versions(),
         "commit": commit(),
-        **{name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()},
+        **{name: _as_json(value) for name, value in evaluation.metrics.items()},
     }
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     sections = list(evaluation.sections)
@@ -72,6 +72,22 @@ def evaluate(
         },
     )
     return folder, evaluation
+
+
+def _where(settings: ConfigDict) -> Path:
+    """Where results go, from the workdir: an evaluation on other terms must not replace the run's own."""
+    parts = [Path(settings.dir).resolve().name] if settings.dir else [settings.name] if settings.name else []
+    parts += [
+        f"{name}-{value}" for name, value in settings.items() if value and name not in ("examples", "name", "dir")
+    ]
+    return Path("evaluations", "_".join(parts)) if parts else Path()
+
+
+def _as_json(value: float | list[float]) -> float | list | None:
+    """A number or a curve, without what JSON does not know."""
+    if isinstance(value, list):
+        return [_as_json(number) for number in value]
+    return value if math.isfinite(value) else None
 
 
 def hardware() -> str:

@@ -1,7 +1,12 @@
-"""Writing files so that nothing half-written is ever taken for whole."""
+"""Where files go, and writing them so that nothing half-written is ever taken for whole."""
 
 import os
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again: `$XDG_CACHE_HOME/dfn_jax`, or `~/.cache/dfn_jax`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfn_jax"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -19,18 +19,23 @@ class Picture(NamedTuple):
     """A picture of a report.
 
     Attributes:
-        name: of its file beside the page, without `.png`; letters, digits, `_` and `-`.
+        name: of its file beside the page, without suffix; letters, digits, `_` and `-`.
         title: its heading.
-        png: the file's bytes.
+        content: the file's bytes, a PNG or a GIF.
         caption: what to look at; also what a screen reader says.
         wide: whether it keeps its width on a small screen, to be scrolled sideways: for panels with letters in them.
     """
 
     name: str
     title: str
-    png: bytes
+    content: bytes
     caption: str = ""
     wide: bool = False
+
+    @property
+    def kind(self) -> str:
+        """'png' or 'gif', by the file's first bytes."""
+        return "gif" if self.content.startswith(b"GIF8") else "png"
 
 
 class Row(NamedTuple):
@@ -123,7 +128,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        write_whole(folder / f"{picture.name}.png", picture.png)
+        write_whole(folder / f"{picture.name}.{picture.kind}", picture.content)
     write_whole(folder / "index.html", page.encode())
     return folder / "index.html"
 
@@ -144,9 +149,9 @@ def _page(
 
 def _picture(picture: Picture) -> str:
     title, caption = html.escape(picture.title), html.escape(picture.caption)
-    data = base64.b64encode(picture.png).decode()
+    data = base64.b64encode(picture.content).decode()
     kind = ' class="wide"' if picture.wide else ""
-    image = f'<img alt="{caption or title}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{caption or title}" src="data:image/{picture.kind};base64,{data}">'
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
     return f"<section><h2>{title}</h2>\n<figure><div{kind}>{image}</div>{below}</figure></section>"
 

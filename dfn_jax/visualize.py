@@ -168,15 +168,17 @@ def curve_png(
     names: Sequence[str],
     *,
     label: str = "",
+    horizontal: str = "step",
     levels: Mapping[str, float] | None = None,
     logarithmic: bool = True,
 ) -> bytes:
-    """Learning curves over steps; a noisy one (100 records or more) with its running mean.
+    """Curves over steps; a noisy one (100 records or more) with its running mean.
 
     Args:
         records: what the run logged; each has `step` and any of the quantities.
         names: the quantities to draw, one line each.
         label: of the vertical axis, with its unit.
+        horizontal: label of the horizontal axis.
         levels: horizontal lines to compare with, such as the score of a trivial predictor, by name.
         logarithmic: whether the vertical axis is.
 
@@ -190,7 +192,7 @@ def curve_png(
     from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel=label, yscale="log" if logarithmic else "linear")
+    axes = figure.add_subplot(xlabel=horizontal, ylabel=label, yscale="log" if logarithmic else "linear")
     for i, name in enumerate(names):
         points = np.array([(record["step"], record[name]) for record in records if name in record], float)
         if not len(points):
@@ -227,6 +229,31 @@ def to_png(rgb: np.ndarray) -> bytes:
 
     with io.BytesIO() as file:
         Image.fromarray(_checked_rgb(rgb)).save(file, format="PNG", optimize=True)
+        return file.getvalue()
+
+
+def to_gif(frames: np.ndarray, *, frames_per_second: float = 5.0) -> bytes:
+    """Images as an animated GIF that runs for ever and rests for a second at the end.
+
+    Args:
+        frames: [T, H, W, 3] uint8.
+        frames_per_second: at most 50, which GIF can tell.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ValueError: `frames` are no such images.
+    """
+    from PIL import Image
+
+    if np.ndim(frames) != 4 or not len(frames):
+        raise ValueError(f"a GIF needs frames [T, H, W, 3], got {list(np.shape(frames))}")
+    images = [Image.fromarray(_checked_rgb(frame)) for frame in frames]
+    each = round(1000 / frames_per_second)
+    durations = [each] * (len(images) - 1) + [each + 1000]
+    with io.BytesIO() as file:
+        images[0].save(file, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
         return file.getvalue()
 
 

@@ -52,7 +52,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "image_size": (64, 64),
         },
         "train": {"steps": 5000, "batch_size": 64, "checkpoint_every": 1000, "log_every": 50},
-        "optim": {"learning_rate": 1e-3, "halve_every": 1000},
+        "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 1000},
         "precision": "float32",
         "mesh": {"data": -1},
         "eval": {"examples": 64, "name": "", "dir": ""},  # name, dir: other images to evaluate on

@@ -23,12 +23,13 @@ MAY_IMPORT = {
     "files": set(),
     "config": {"errors", "files"},
     "parallel": {"errors"},
+    "optimisers": {"config"},
     "records": {"files"},
     "checkpoint": {"errors"},
     "tasks": {
         "config", "data", "errors", "losses", "metrics", "models", "ops", "report", "tasks", "trivial", "visualize",
     },
-    "train": {"checkpoint", "errors", "parallel", "records", "tasks"},
+    "train": {"checkpoint", "errors", "optimisers", "parallel", "records", "tasks"},
     "evaluate": {"files", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 

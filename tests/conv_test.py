@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfn_jax.ops import conv as conv_module
-from dfn_jax.ops.conv import conv
+from dfn_jax.ops.conv import conv, upsampled_conv
 
 CASES = [
     # images, kernel, strides, padding
@@ -16,6 +16,8 @@ CASES = [
     ((1, 9, 4, 1), (5, 2, 1, 2), (3, 1), ((2, 0), (0, 1))),
     ((1, 1, 1, 2), (3, 3, 2, 2), (1, 1), ((1, 1), (1, 1))),
     ((2, 8, 3, 2), (2, 3, 2, 1), (2, 1), ((0, 0), (1, 1))),
+    ((2, 7, 5, 17), (3, 2, 17, 3), (1, 1), ((1, 1), (0, 1))),
+    ((1, 6, 8, 16), (2, 3, 16, 2), (1, 3), ((1, 0), (1, 1))),
 ]
 
 
@@ -41,12 +43,23 @@ def test_gradients(image_shape, kernel_shape, strides, padding, positions, monke
         images,
         kernel,
     )
-    np.testing.assert_array_equal(output, plain)
+    np.testing.assert_allclose(output, plain, rtol=1e-5, atol=1e-5)
     gradient = random.standard_normal(output.shape).astype(np.float32)
     of_images, of_kernel = pull(gradient)
     np.testing.assert_allclose(of_images, plain_pull(gradient)[0], rtol=1e-5, atol=1e-5)
     wanted = kernel_gradient_by_loops(images.astype(np.float64), gradient, kernel_shape, strides, padding)
     np.testing.assert_allclose(of_kernel, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3, 5), (1, 1, 1, 2), (1, 2, 5, 1)])
+def test_upsampled_convolution_is_that_of_the_repeated_pixels(shape):
+    random = np.random.default_rng(0)
+    images, kernel = (random.standard_normal(s).astype(np.float32) for s in (shape, (3, 3, shape[3], 4)))
+    repeated = np.pad(images.repeat(2, axis=1).repeat(2, axis=2), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wanted = np.zeros((shape[0], 2 * shape[1], 2 * shape[2], 4))
+    for n, y, x, _ in np.ndindex(wanted.shape):
+        wanted[n, y, x] = np.einsum("ijc,ijcf->f", repeated[n, y : y + 3, x : x + 3], kernel)
+    np.testing.assert_allclose(upsampled_conv(images, kernel), wanted, atol=1e-5)
 
 
 def test_half_precision_accumulates_in_float32():
@@ -67,3 +80,5 @@ def test_double_precision_stays():
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"got \(1, 4, 4, 2\)"):
         conv(jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 1, 1)))
+    with pytest.raises(ValueError, match=r"got \(5, 5, 2, 1\)"):
+        upsampled_conv(jnp.zeros((1, 4, 4, 2)), jnp.zeros((5, 5, 2, 1)))

@@ -56,6 +56,26 @@ def test_stereo_from_one_command(stereo):
     assert any((workdir / "tensorboard").iterdir())
 
 
+@pytest.mark.parametrize("experiment", ["moving_mnist", "highway"])
+def test_video_from_one_command(experiment, tmp_path):
+    workdir = tmp_path / "run"
+    options = ["--config.data.digits=drawn"] if experiment == "moving_mnist" else []
+    done = succeed(f"--config=experiments/{experiment}.py:smoke", f"--workdir={workdir}", *options)
+    assert "report:" in done.stdout
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["steps"] == 4
+    for metric in ("mse_per_frame", "psnr", "ssim"):
+        for prefix in ("", "baseline_last_frame_", "baseline_mean_frame_"):
+            assert isinstance(results[prefix + metric], float)
+            assert len(results[f"{prefix}{metric}_curve"]) == 2
+    only_here = {"moving_mnist": "bce_nats_per_frame", "highway": "flow_epe_noc"}
+    for owner, metric in only_here.items():
+        assert (metric in results) == (owner == experiment)
+    page = (workdir / "report" / "index.html").read_text()
+    assert page.count("data:image/gif;base64") == 1
+    assert (workdir / "report" / "movie.gif").exists()
+
+
 def test_the_same_command_again_goes_on_and_changes_nothing(stereo):
     workdir, _ = stereo
     before = json.loads((workdir / "results.json").read_text())

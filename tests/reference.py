@@ -151,3 +151,42 @@ def filter_confidence(filters):
     if taps == 1:
         return np.ones(np.shape(filters)[:-1])
     return 1 - filter_entropy(filters) / math.log(taps)
+
+
+def bouncing_positions(start, velocity, frames):
+    """Places of one coordinate inside [0, 1]: each frame moves, then stops at the edge and turns back.
+
+    Computes in the type of `start` and `velocity`.
+    """
+    position, places = start, []
+    for _ in range(frames):
+        position = position + velocity
+        if position <= 0:
+            position, velocity = type(start)(0), -velocity
+        elif position >= 1:
+            position, velocity = type(start)(1), -velocity
+        places.append(position)
+    return places
+
+
+def pasted_digits(digits, corners, image_size):
+    """uint8 [D, h, w] at (row, column) [T, D, 2] on black [T, H, W], the brighter winning."""
+    height, width = digits.shape[1:]
+    frames = np.zeros((len(corners), *image_size), np.uint8)
+    for frame, places in zip(frames, corners, strict=True):
+        for digit, (top, left) in zip(digits, places, strict=True):
+            for y in range(height):
+                for x in range(width):
+                    frame[top + y, left + x] = max(frame[top + y, left + x], digit[y, x])
+    return frames
+
+
+def moving_corners(rng, *, free, count, frames):
+    """Rows and columns [T, D, 2] of digits that start anywhere and move a tenth of the free range a frame."""
+    corners = np.zeros((frames, count, 2), int)
+    for digit in range(count):
+        direction = rng.uniform(0, 2 * math.pi)
+        for axis, speed in enumerate((0.1 * math.sin(direction), 0.1 * math.cos(direction))):
+            for t, position in enumerate(bouncing_positions(rng.uniform(), speed, frames)):
+                corners[t, digit, axis] = math.floor(position * free[axis])
+    return corners

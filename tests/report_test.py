@@ -80,6 +80,14 @@ def test_pictures_lie_beside_the_page(tmp_path):
     assert (tmp_path / "curve.png").read_bytes() == PNG
 
 
+def test_movies_are_shown_as_what_they_are(tmp_path):
+    movie = report.Picture("movie", "It moves", b"GIF89a...")
+    page = write(tmp_path, sections=[movie])
+    (source,) = (attributes["src"] for tag, attributes in page.tags if tag == "img")
+    assert base64.b64decode(source.removeprefix("data:image/gif;base64,"), validate=True) == movie.content
+    assert (tmp_path / "movie.gif").read_bytes() == movie.content
+
+
 def test_what_comes_from_outside_is_escaped(tmp_path):
     evil = "<script>x</script> & \"q\" 'a' ${title} $body"
     page = write(

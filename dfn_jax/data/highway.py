@@ -1,4 +1,4 @@
-"""Stereo pairs of a highway, drawn on the device: the embedded data set, with exact disparity, flow and occlusion."""
+"""Stereo pairs and video of a highway, drawn on the device, with exact disparity, flow and occlusion: embedded data."""
 
 import functools
 
@@ -56,32 +56,35 @@ def _same(depth: Array, expected: Array) -> Array:
     return jnp.abs(1 / depth - 1 / expected) < 0.01 / expected + 1e-4
 
 
-@functools.partial(jax.jit, static_argnames="image_size")
-def render_views(scenes: Scene, *, image_size: tuple[int, int], time: Array | float = 0.0) -> tuple[Array, Array]:
-    """Draws the left and the right view of each scene, anti-aliased.
+@functools.partial(jax.jit, static_argnames=("image_size", "eyes"))
+def render_views(
+    scenes: Scene, *, image_size: tuple[int, int], time: Array | float = 0.0, eyes: tuple[int, ...] = (0, 1)
+) -> tuple[Array, ...]:
+    """Draws views of each scene, anti-aliased.
 
     Args:
         scenes: N scenes.
         image_size: (H, W) in pixels.
         time: [] or [N] float32, seconds since each scene began.
+        eyes: which views: 0 is the left camera, 1 the right.
 
     Returns:
-        left, right: [N, H, W, 1] float32 in [0, 1].
+        For each eye, [N, H, W, 1] float32 in [0, 1].
     """
     rows, columns = _pixel_grid(image_size)
     shifts = (jnp.arange(SUPERSAMPLING) + 0.5) / SUPERSAMPLING - 0.5
     rows = rows + shifts[:, None, None, None, None]
     columns = columns + shifts[:, None, None, None]
-    eyes = jnp.arange(2.0)[:, None, None]
+    cameras = jnp.array(eyes, jnp.float32)[:, None, None]
 
     def draw(view: View) -> Array:
-        rays = camera_rays(view, rows, columns, eyes, image_size)
+        rays = camera_rays(view, rows, columns, cameras, image_size)
         return shade(view, rays, trace(view, rays), image_size[1])
 
     # Scene by scene, a scene's numbers are scalars to the loop over its samples, which XLA then fuses into one.
     samples = jnp.moveaxis(jax.lax.map(draw, _views(scenes, time)), 0, 3)
     images = _pixels(_pixels(samples, axis=-2), axis=-1)[..., None]
-    return images[0], images[1]
+    return tuple(images)
 
 
 @functools.partial(jax.jit, static_argnames="image_size")
@@ -193,3 +196,33 @@ def stereo_batch(
         "visible": visible,
         "valid": jnp.ones_like(visible),
     }
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "frames", "image_size", "flows"))
+def video_batch(
+    key: Array, *, batch_size: int, frames: int, interval: float, image_size: tuple[int, int], flows: int = 0
+) -> dict[str, Array]:
+    """Draws one batch of video, as the left camera sees it.
+
+    Args:
+        key: typed PRNG key; the same key gives the same batch.
+        batch_size: number of sequences N.
+        frames: T.
+        interval: seconds from one frame to the next.
+        image_size: (H, W) in pixels.
+        flows: for how many of the last frames to compute the flow too, less than T.
+
+    Returns:
+        frames: [N, T, H, W, 1] float32 in [0, 1]; with flows F > 0 also flow [N, F, H, W, 2] float32 in pixels, from
+        each of the last F frames back to the one before it, and visible [N, F, H, W] bool (see `optical_flow`).
+    """
+    scenes = sample_scenes(key, batch_size)
+    times = interval * jnp.arange(frames)
+    images = lax.map(lambda time: render_views(scenes, image_size=image_size, time=time, eyes=(0,))[0], times)
+    batch = {"frames": jnp.moveaxis(images, 0, 1)}
+    if not flows:
+        return batch
+    flow, visible = lax.map(
+        lambda time: optical_flow(scenes, image_size=image_size, time=time - interval, later=time), times[-flows:]
+    )
+    return batch | {"flow": jnp.moveaxis(flow, 0, 1), "visible": jnp.moveaxis(visible, 0, 1)}

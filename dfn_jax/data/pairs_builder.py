@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ from dfn_jax.data.disparity import resize_disparity, to_right_grid
 from dfn_jax.data.image_files import read_disparity, read_image
 from dfn_jax.data.pair_folders import Pair, StereoSequence
 from dfn_jax.errors import InputError
+from dfn_jax.files import cache_folder
 
 _FORMAT = 1  # raise it when what is stored changes: prepared data of another format is then left alone
 _PART_BYTES = 2**28  # TFDS needs TensorFlow to write a split of more than 1000 MiB
@@ -158,7 +158,7 @@ def prepared_source(
     pairs = tuple(pair for sequence in sequences for pair in sequence.pairs)
     name = f"{image_size[0]}x{image_size[1]}x{channels}_{_fingerprint(data_dir, pairs, image_size, channels)}"
     config = PairsConfig(name=name, pairs=pairs, image_size=image_size, channels=channels)
-    cache = cache_dir or _default_cache()
+    cache = cache_dir or cache_folder() / "pairs"
     if not (cache / StereoPairs.name / name).is_dir():
         size = f"{image_size[0]} x {image_size[1]}"
         print(f"preparing {len(pairs)} pairs of {data_dir} at {size} in {cache}", flush=True)
@@ -172,10 +172,6 @@ def prepared_source(
                 "cache_dir or XDG_CACHE_HOME"
             ) from error
     return _open(config, cache)
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfn_jax" / "pairs"
 
 
 def _fingerprint(data_dir: Path, pairs: tuple[Pair, ...], image_size: tuple[int, int], channels: int) -> str:

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dfn_jax.models.generators import Conv
+from dfn_jax.models.generators import Conv, at_least_float32
 from dfn_jax.models.stereo import StereoGenerator
+from dfn_jax.models.video import Predicted, VideoDFN
 
 
 class StereoTwin(nn.Module):
@@ -26,4 +27,21 @@ class StereoTwin(nn.Module):
         """Predicts the right view [N, H, W, C] float32 from left [N, H, W, C]."""
         channels = left.shape[-1]
         theta = StereoGenerator(self.taps + channels, self.position_bias, self.dtype)(left)
-        return Conv(channels, kernel_size=1, dtype=self.dtype)(theta).astype(jnp.float32)
+        return at_least_float32(Conv(channels, kernel_size=1, dtype=self.dtype)(theta))
+
+
+class VideoTwin(VideoDFN):
+    """The video network without the filter: its generator, then one linear layer; see `VideoDFN` for the options.
+
+    637,443 parameters for Moving MNIST, 368,245 for highway driving.
+    """
+
+    def setup(self):
+        """Builds the same filter-generating network, and one layer after it."""
+        super().setup()
+        self.image = Conv(self.channels, kernel_size=1, dtype=self.dtype)
+
+    def predict(self, hidden: Array, newest: Array) -> Predicted:
+        """Makes the next frame from hidden [N, h, w, features]; of the newest frame it takes the size alone."""
+        frame = self.image(self.generator.decode(hidden, newest.shape[1:3]))
+        return Predicted(at_least_float32(frame), None)

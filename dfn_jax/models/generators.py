@@ -1,5 +1,7 @@
 """Filter-generating networks (Section 3.1): an MLP for one filter per sample, an encoder-decoder for one per pixel.
 
+The recurrent one has a hidden state between encoder and decoder.
+
 All convolutions have zero padding of half the kernel, He-uniform weights, zero biases and, unless said otherwise, leaky
 ReLU with slope 0.01. Parameters are float32; `dtype` is the type the network computes in.
 """
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dfn_jax.ops.conv import conv
+from dfn_jax.ops.conv import conv, upsampled_conv
 
 
 class Conv(nn.Module):
@@ -21,6 +23,7 @@ class Conv(nn.Module):
         kernel_size: side of the square kernel.
         stride: step of the output grid in input pixels.
         position_bias: one bias per position and channel instead of one per channel; fixes the image size.
+        upsampled: whether each pixel is repeated 2x2 before the convolution, which then is of 3x3 and stride 1.
         dtype: type of the computation; parameters stay float32.
     """
 
@@ -28,11 +31,12 @@ class Conv(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     position_bias: bool = False
+    upsampled: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Convolves x [N, H, W, C] to [N, ceil(H/stride), ceil(W/stride), features]."""
+        """Convolves x [N, H, W, C] to [N, ceil(H/stride), ceil(W/stride), features], twice that if upsampled."""
         x = nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
@@ -41,7 +45,7 @@ class Conv(nn.Module):
             use_bias=not self.position_bias,
             kernel_init=nn.initializers.he_uniform(),
             dtype=self.dtype,
-            conv_general_dilated=_conv,
+            conv_general_dilated=_upsampled_conv if self.upsampled else _conv,
         )(x)
         if self.position_bias:
             x = x + self.param("position_bias", nn.initializers.zeros, x.shape[1:]).astype(self.dtype)
@@ -53,9 +57,14 @@ def _conv(images, kernel, strides, padding, **_) -> Array:
     return conv(images, kernel, strides=strides, padding=padding)
 
 
-def upsample(x: Array) -> Array:
-    """Doubles the height and width of x [N, H, W, C] by repeating each pixel."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
+def _upsampled_conv(images, kernel, *_, **__) -> Array:
+    """The same with each pixel repeated before."""
+    return upsampled_conv(images, kernel)
+
+
+def at_least_float32(x: Array) -> Array:
+    """Casts what a network computed in half precision; float64 stays, for gradient checks."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class MLP(nn.Module):
@@ -106,7 +115,7 @@ class Decoder(nn.Module):
 
     Attributes:
         coarse: channels out of each 3x3 layer before the upsampling.
-        fine: channels out of each 3x3 layer after it.
+        fine: channels out of each 3x3 layer after it, at least one.
         hidden: channels out of the first 1x1 layer.
         outputs: channels out of the last 1x1 layer, which is linear: taps and dynamic bias.
         dtype: type of the computation.
@@ -124,8 +133,58 @@ class Decoder(nn.Module):
         x = code
         for features in self.coarse:
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
-        x = upsample(x)[:, : size[0], : size[1]]
-        for features in self.fine:
+        first, *others = self.fine
+        # Of an odd size, the last row or column is one too many.
+        x = nn.leaky_relu(Conv(first, upsampled=True, dtype=self.dtype)(x))[:, : size[0], : size[1]]
+        for features in others:
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
         x = nn.leaky_relu(Conv(self.hidden, kernel_size=1, dtype=self.dtype)(x))
         return Conv(self.outputs, kernel_size=1, dtype=self.dtype)(x)
+
+
+class RecurrentGenerator(nn.Module):
+    """The filter-generating network of Section 4.2, in three parts: encode, update the hidden state, decode.
+
+    Attributes:
+        encoder: channels of the encoder's layers, the second of which has stride 2; the last is the hidden state's.
+        coarse: channels of the decoder's layers before its upsampling.
+        fine: channels after it.
+        features: channels of the decoder's first 1x1 layer.
+        outputs: values generated per pixel.
+        position_bias: one bias per position in the encoder's first layer; fixes the image size.
+        dtype: type of the computation; parameters stay float32.
+    """
+
+    encoder: Sequence[int]
+    coarse: Sequence[int]
+    fine: Sequence[int]
+    features: int
+    outputs: int
+    position_bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        """Builds the three parts."""
+        others = len(self.encoder) - 1
+        self.encoding = Encoder(
+            features=self.encoder,
+            strides=(1, 2, *(1,) * (others - 1)),
+            position_bias=(self.position_bias, *(False,) * others),
+            dtype=self.dtype,
+        )
+        self.transition = [Conv(self.encoder[-1], dtype=self.dtype) for _ in range(2)]
+        self.decoding = Decoder(self.coarse, self.fine, self.features, self.outputs, dtype=self.dtype)
+
+    def encode(self, x: Array) -> Array:
+        """Encodes x [N, H, W, C] to [N, h, w, encoder[-1]], half as high and wide."""
+        return self.encoding(x)
+
+    def update(self, hidden: Array, code: Array) -> Array:
+        """Adds what two layers make of the hidden state to the code; both [N, h, w, encoder[-1]]."""
+        for layer in self.transition:
+            hidden = nn.leaky_relu(layer(hidden))
+        return code + hidden
+
+    def decode(self, hidden: Array, size: tuple[int, int]) -> Array:
+        """Decodes hidden [N, h, w, encoder[-1]] to [N, H, W, outputs], where size = (H, W)."""
+        return self.decoding(hidden, size)

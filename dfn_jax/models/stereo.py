@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
-from dfn_jax.models.generators import Decoder, Encoder
+from dfn_jax.models.generators import Decoder, Encoder, at_least_float32
 
 
 class Filtered(NamedTuple):
@@ -73,7 +73,7 @@ class StereoDFN(nn.Module):
         Returns:
             The prediction, the filters [N, H, W, taps] and the dynamic bias [N, H, W, C].
         """
-        theta = StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left).astype(jnp.float32)
+        theta = at_least_float32(StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left))
         filters = ops.softmax_filters(theta[..., : self.taps])
         bias = theta[..., self.taps :]
         biased = ops.add_dynamic_bias(left, bias)

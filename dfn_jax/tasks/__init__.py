@@ -9,7 +9,7 @@ from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
 
 __all__ = ["TASKS", "Batch", "Evaluation", "Params", "Task", "make_task"]
 
-TASKS = ("stereo", "steerable")
+TASKS = ("stereo", "steerable", "video")
 
 
 def make_task(config: ConfigDict) -> Task:

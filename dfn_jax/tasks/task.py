@@ -17,13 +17,13 @@ class Evaluation(NamedTuple):
     Attributes:
         data: what it was measured on, in words.
         headline: one or two sentences with the figures that matter most.
-        metrics: flat, by the names that results.json uses.
+        metrics: numbers and curves (lists of numbers), by the names that results.json uses.
         sections: pictures and tables for the report, in the order of reading.
     """
 
     data: str
     headline: str
-    metrics: dict[str, float]
+    metrics: dict[str, float | list[float]]
     sections: list[Picture | Table]
 
 

@@ -1,0 +1,140 @@
+"""One training step of the paper's networks beside the same step in PyTorch.
+
+    python -m benchmarks.train_step [--quick] [--json=FILE]
+
+Before anything is timed, the peers get our parameters and batch, and must arrive at our loss (to 1e-4) and gradient.
+A step is a forward pass, a gradient and Adam's update, at the paper's batch of 16. `--quick`: Moving MNIST alone,
+without `torch.compile`.
+"""
+
+import argparse
+import functools
+import importlib
+
+import jax
+import numpy as np
+
+from benchmarks.timing import interleaved, write_rows
+from dfn_jax.optimisers import make_optimiser
+from dfn_jax.tasks import make_task
+from dfn_jax.train import make_state, make_train_step
+
+CASES = ("moving_mnist", "highway", "stereo")
+LOSS_TOLERANCE = 1e-4
+
+
+def ours(experiment: str):
+    """Our step: (state, batch, gradient of the loss, compiled step, loss)."""
+    config = importlib.import_module(f"experiments.{experiment}").get_config()
+    if experiment == "moving_mnist":
+        config.data.digits = "drawn"
+    task = make_task(config)
+    state, batch = make_state(task, config), task.train_batch(0)
+    step = jax.jit(make_train_step(task.loss, make_optimiser(config.optim)[0]), donate_argnums=0)
+    loss, gradient = jax.device_get(jax.jit(jax.value_and_grad(task.loss))(state.params, batch))
+    return config, state, batch, step.lower(state, batch).compile(), float(loss), gradient
+
+
+def peer(config, params, batch, device: str):
+    """PyTorch's step on the same parameters and batch: (loss, parameters, optimiser)."""
+    import torch
+
+    from benchmarks import torch_networks as networks
+
+    params = networks.from_jax(jax.device_get(params)["params"])
+    leaves = [leaf.to(device).detach().requires_grad_() for leaf in jax.tree.leaves(params)]
+    params = jax.tree.unflatten(jax.tree.structure(params), leaves)
+    if config.task == "stereo":
+        left, right = (networks.images(np.asarray(batch[name])).to(device) for name in ("left", "right"))
+        loss = functools.partial(networks.stereo_loss, params, left, right)
+    else:
+        frames = torch.tensor(np.asarray(batch["frames"])).permute(1, 0, 4, 2, 3).to(device)
+        loss = functools.partial(
+            networks.video_loss,
+            params,
+            frames,
+            known=config.data.input_frames,
+            window=config.model.window,
+            squared=config.loss == "squared_error",
+        )
+    return loss, params, torch.optim.Adam(leaves, lr=config.optim.learning_rate, fused=True)
+
+
+def measure(experiment: str, *, quick: bool, rounds: int) -> list[dict]:
+    """The rows of one network."""
+    import torch
+
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    config, state, batch, step, our_loss, our_gradient = ours(experiment)
+    states, competitors, errors = [state], {}, {"dfn_jax": 0.0}
+
+    def our_step() -> None:
+        states[0], values = step(states[0], batch)
+        jax.block_until_ready((states[0], values))
+
+    competitors["dfn_jax"] = our_step
+    for name in ("PyTorch",) if quick else ("PyTorch", "PyTorch, compiled"):
+        loss, params, optimiser = peer(config, state.params, batch, device)
+        loss = torch.compile(loss) if "compiled" in name else loss
+        value = loss()
+        value.backward()
+        if abs(float(value.detach()) - our_loss) > LOSS_TOLERANCE:
+            raise AssertionError(f"{experiment}: {name} has the loss {float(value.detach())}, dfn_jax {our_loss}")
+        errors[name] = largest_difference(our_gradient["params"], params)
+        competitors[name] = functools.partial(torch_step, loss, optimiser, device)
+    times = interleaved(competitors, rounds=rounds)
+    return [
+        {
+            "case": f"{experiment}, batch {config.train.batch_size}",
+            "implementation": name,
+            "pass": "forward+gradient",
+            "dtype": "float32",
+            "device": device,
+            "milliseconds": milliseconds,
+            "ratio_to_dfn_jax": milliseconds / times["dfn_jax"],
+            "temporary_bytes": step.memory_analysis().temp_size_in_bytes if name == "dfn_jax" else None,
+            "max_abs_error": errors[name],
+        }
+        for name, milliseconds in times.items()
+    ]
+
+
+def torch_step(loss, optimiser, device: str) -> None:
+    """Forward, backward, update."""
+    import torch
+
+    optimiser.zero_grad(set_to_none=True)
+    loss().backward()
+    optimiser.step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def largest_difference(gradient, params) -> float:
+    """Largest absolute difference between our gradient and PyTorch's."""
+
+    def difference(ours, theirs) -> float:
+        theirs = theirs.grad.cpu().numpy()
+        if theirs.ndim == 4:
+            theirs = theirs.transpose(2, 3, 1, 0)
+            theirs = theirs[..., 0].transpose(0, 1, 2) if ours.ndim == 3 else theirs
+        return float(np.abs(ours - theirs).max())
+
+    return max(jax.tree.leaves(jax.tree.map(difference, gradient, params)))
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="Moving MNIST alone, without torch.compile")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each competitor is timed")
+    arguments = parser.parse_args()
+    rows = []
+    for experiment in CASES[:1] if arguments.quick else CASES:
+        rows += measure(experiment, quick=arguments.quick, rounds=arguments.rounds)
+    write_rows(rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Moving MNIST: digits that bounce inside a square, drawn on the device as a pure function of a key.
+
+As in Srivastava et al. (2015): each digit starts anywhere, moves a tenth of the free range a frame in a direction of
+its own, and is mirrored at the edges; where digits overlap, the brighter wins.
+"""
+
+import functools
+import hashlib
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from tqdm import tqdm
+
+from dfn_jax.errors import InputError
+
+STEP = 0.1  # of the free range, a frame
+TEST_FILE = "mnist_test_seq.npy"
+TEST_SHAPE = (20, 10_000, 64, 64)
+TEST_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
+
+
+def trajectories(start: Array, velocity: Array, *, frames: int) -> Array:
+    """Moves points inside the unit square; at an edge they stop for that frame and turn back.
+
+    Args:
+        start: [..., 2] float32 in [0, 1], where each is before the first frame.
+        velocity: [..., 2] float32, per frame.
+        frames: T.
+
+    Returns:
+        [T, ..., 2] float32 in [0, 1]: each frame moves first, then clamps.
+
+    Source:
+        The generator of Srivastava et al. (2015), as in the authors' code.
+    """
+
+    def move(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        position, velocity = state
+        position = position + velocity
+        velocity = jnp.where((position <= 0) | (position >= 1), -velocity, velocity)
+        position = jnp.clip(position, 0, 1)
+        return (position, velocity), position
+
+    return lax.scan(move, (start, velocity), length=frames)[1]
+
+
+def draw_sequences(digits: Array, corners: Array, *, image_size: tuple[int, int]) -> Array:
+    """Puts digits on black, the brighter winning where they overlap.
+
+    Args:
+        digits: [N, D, h, w] uint8.
+        corners: [T, N, D, 2] int32, row and column of each digit's upper left corner; all of it lies inside.
+        image_size: (H, W) in pixels.
+
+    Returns:
+        [N, T, H, W, 1] float32 in [0, 1].
+    """
+    # Shifting is a product with a matrix of zeros and ones from either side; whole numbers up to 255 are exact in
+    # every type that a device may multiply in.
+    rows, columns = (
+        (jnp.arange(image_size[axis])[:, None] == corners[..., axis, None, None] + jnp.arange(digits.shape[2 + axis]))
+        for axis in (0, 1)
+    )
+    frames = jnp.zeros((digits.shape[0], corners.shape[0], *image_size), jnp.float32)
+    for digit in range(digits.shape[1]):  # one by one: the frames are the largest thing here
+        drawn = jnp.einsum(
+            "tnyh,nhw,tnxw->ntyx",
+            rows[:, :, digit].astype(jnp.float32),
+            digits[:, digit].astype(jnp.float32),
+            columns[:, :, digit].astype(jnp.float32),
+        )
+        frames = jnp.maximum(frames, drawn)
+    return frames[..., None] / 255
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "count", "frames", "image_size"))
+def sequence_batch(
+    key: Array, digits: Array, *, batch_size: int, count: int, frames: int, image_size: tuple[int, int]
+) -> Array:
+    """Draws one batch of sequences.
+
+    Args:
+        key: typed PRNG key; the same key gives the same batch.
+        digits: [D, h, w] uint8, to choose from.
+        batch_size: number of sequences N.
+        count: how many digits move in each.
+        frames: T.
+        image_size: (H, W) in pixels, not smaller than a digit.
+
+    Returns:
+        [N, T, H, W, 1] float32 in [0, 1].
+    """
+    which_key, start_key, direction_key = jax.random.split(key, 3)
+    chosen = jax.random.randint(which_key, (batch_size, count), 0, len(digits))
+    start = jax.random.uniform(start_key, (batch_size, count, 2))
+    direction = jax.random.uniform(direction_key, (batch_size, count), maxval=2 * math.pi)
+    velocity = STEP * jnp.stack([jnp.sin(direction), jnp.cos(direction)], -1)
+    free = jnp.array(image_size) - jnp.array(digits.shape[1:])
+    corners = (trajectories(start, velocity, frames=frames) * free).astype(jnp.int32)
+    return draw_sequences(digits[chosen], corners, image_size=image_size)
+
+
+def shrink_digits(digits: np.ndarray, size: int) -> np.ndarray:
+    """Averages blocks of pixels, for canvases smaller than the paper's.
+
+    Args:
+        digits: [D, 28, 28] uint8.
+        size: height and width wanted, a divisor of 28.
+
+    Returns:
+        [D, size, size] uint8.
+
+    Raises:
+        InputError: 28 is no multiple of the size.
+    """
+    if size < 1 or digits.shape[1] % size:
+        raise InputError(f"digits of {size} pixels were asked for; the size must divide {digits.shape[1]}")
+    factor = digits.shape[1] // size
+    blocks = digits.reshape(-1, size, factor, size, factor)
+    return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
+
+
+def open_test_file(path: Path) -> np.ndarray:
+    """Opens the test set of the literature without reading it into memory.
+
+    Args:
+        path: `mnist_test_seq.npy`.
+
+    Returns:
+        [10000, 20, 64, 64] uint8, memory-mapped.
+
+    Raises:
+        InputError: the file cannot be read, or has another shape, type or content than the published one.
+    """
+    try:
+        sequences = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot read {path} ({reason}); get {TEST_FILE} again") from error
+    if sequences.shape != TEST_SHAPE or sequences.dtype != np.uint8:
+        raise InputError(
+            f"{path} holds {sequences.dtype} {list(sequences.shape)}; wanted uint8 {list(TEST_SHAPE)}, frames first"
+        )
+    if (found := _sha256(path)) != TEST_SHA256:
+        raise InputError(f"{path} has sha256 {found}, the published file has {TEST_SHA256}; get the file again")
+    return np.moveaxis(sequences, 1, 0)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash") as progress:
+        while block := file.read(2**24):
+            digest.update(block)
+            progress.update(len(block))
+    return digest.hexdigest()

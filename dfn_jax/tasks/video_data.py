@@ -1,0 +1,188 @@
+"""Which sequences a config of video prediction trains and is tested on."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dfn_jax import config as configs
+from dfn_jax.data import highway, moving_mnist
+from dfn_jax.errors import InputError
+from dfn_jax.tasks.task import Batch
+
+BATCH = 16  # sequences of a test batch
+TEST_SEED = 2016  # of the sequences that every run is tested on, whatever its own seed
+FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
+
+
+class VideoData(NamedTuple):
+    """What the task needs of a data set.
+
+    Attributes:
+        train_batch: step -> {'frames': [N, T, H, W, C] float32 in [0, 1]}.
+        test_set: () -> what it is, in words, and its batches of at most BATCH sequences; on rendered highways also with
+            flow and visible (see `highway.video_batch`).
+    """
+
+    train_batch: Callable[[int], Batch]
+    test_set: Callable[[], tuple[str, Iterator[Batch]]]
+
+
+def video_data(config: ConfigDict, name: str) -> VideoData:
+    """Binds data to a config.
+
+    Args:
+        config: of `experiments/moving_mnist.py` or `experiments/highway.py`.
+        name: 'moving_mnist', 'highway' or 'video'.
+
+    Returns:
+        The data.
+
+    Raises:
+        InputError: a name, size or number in the config cannot be used.
+    """
+    return configs.choose("data", name, SOURCES)(config)
+
+
+def lengths(config: ConfigDict, *, testing: bool = False) -> tuple[int, int]:
+    """Frames read and frames predicted."""
+    horizon = config.eval.target_frames if testing else 0
+    return config.data.input_frames, horizon or config.data.target_frames
+
+
+def _moving_mnist(config: ConfigDict) -> VideoData:
+    from dfn_jax.data import digits
+
+    data = config.data
+    if data.channels != 1:
+        raise InputError(f"config.data.channels is {data.channels} on moving_mnist; its digits have 1")
+    if min(data.image_size) < data.digit_size:
+        raise InputError(
+            f"config.data.image_size is {tuple(data.image_size)}, too small for digits of {data.digit_size} pixels; "
+            "make it larger, or config.data.digit_size smaller"
+        )
+    if not 0 < data.digit_count < 100 or not 0 <= config.eval.digit_count < 100:
+        raise InputError(
+            f"config.data.digit_count is {data.digit_count}, config.eval.digit_count {config.eval.digit_count}; "
+            "wanted 1 to 99, and for evaluation 0 for as many as in training"
+        )
+    source, folder = digits.choose_source(data.digits, data.dir)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+
+    @functools.cache
+    def pictures(split: str) -> jax.Array:
+        loaded = digits.load_digits(source, folder, split)
+        return jax.device_put(moving_mnist.shrink_digits(loaded, data.digit_size))
+
+    def draw(key: jax.Array, split: str, **options) -> Batch:
+        size = tuple(data.image_size)
+        return {"frames": moving_mnist.sequence_batch(key, pictures(split), image_size=size, **options)}
+
+    def train_batch(step: int) -> Batch:
+        options = {"batch_size": config.train.batch_size, "count": data.digit_count, "frames": sum(lengths(config))}
+        return draw(jax.random.fold_in(key, step), "train", **options)
+
+    def test_set() -> tuple[str, Iterator[Batch]]:
+        count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
+        published = Path(folder, moving_mnist.TEST_FILE) if source == "mnist" else None
+        as_published = (*data.image_size, data.digit_size, count) == (64, 64, 28, 2) and frames <= 20
+        if published and published.exists() and as_published:
+            sequences = moving_mnist.open_test_file(published)[: config.eval.examples, :frames]
+            words = f"{len(sequences)} sequences of the published test set, {published.name}"
+            return words, ({"frames": _unit_range(part)} for part in _batches(sequences))
+        words = (
+            f"{config.eval.examples} sequences of {count} moving digit{'s' * (count > 1)}, generated with a fixed seed "
+            f"from {_DIGITS[source]}"
+        )
+        test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 3)
+        options = {"batch_size": BATCH, "count": count, "frames": frames}
+        return words, _drawn(lambda index: draw(jax.random.fold_in(test_key, index), "test", **options), config)
+
+    return VideoData(train_batch, test_set)
+
+
+_DIGITS = {
+    "mnist": "the MNIST test digits",
+    "tfds": "the MNIST test digits (TFDS)",
+    "drawn": "digits drawn by dfn_jax, not MNIST: the figures are not those of Moving MNIST",
+}
+
+
+def _highway(config: ConfigDict) -> VideoData:
+    if config.data.channels != 1:
+        raise InputError(f"config.data.channels is {config.data.channels} on highway; the renderer has 1")
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    size = {"image_size": tuple(config.data.image_size), "interval": FRAME_INTERVAL}
+
+    def train_batch(step: int) -> Batch:
+        options = {"batch_size": config.train.batch_size, "frames": sum(lengths(config))}
+        return highway.video_batch(jax.random.fold_in(key, step), **size, **options)
+
+    def test_set() -> tuple[str, Iterator[Batch]]:
+        test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 4)
+        known, predicted = lengths(config, testing=True)
+        options = {"batch_size": BATCH, "frames": known + predicted, "flows": predicted}
+        words = f"{config.eval.examples} scenes of the highway renderer that training never sees"
+        return words, _drawn(
+            lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options), config
+        )
+
+    return VideoData(train_batch, test_set)
+
+
+def _video(config: ConfigDict) -> VideoData:
+    from dfn_jax.data import video
+
+    @functools.cache
+    def parts(folder: str, fraction: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        clips = video.load_clips(
+            configs.data_folder(folder, "clips"),
+            image_size=tuple(config.data.image_size),
+            channels=config.data.channels,
+        )
+        return video.split_by_time(clips, test_fraction=fraction)
+
+    def train_batch(step: int) -> Batch:
+        length = sum(lengths(config))
+        train, _ = parts(config.data.dir, config.data.test_fraction)
+        found = video.check_lengths(train, length=length, purpose="training")
+        options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
+        return {"frames": video.segment_batch(found, step, **options)}
+
+    def test_set() -> tuple[str, Iterator[Batch]]:
+        length = sum(lengths(config, testing=True))
+        folder = config.eval.dir or config.data.dir
+        _, test = parts(folder, 1.0 if config.eval.dir else config.data.test_fraction)
+        test = video.check_lengths(test, length=length, purpose="testing")
+        sequences = video.segments(test, length=length, limit=config.eval.examples)
+        words = (
+            f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
+        )
+        words += "" if config.eval.dir else ", the end of each clip, which training never sees"
+        return words, ({"frames": _unit_range(part)} for part in _batches(sequences))
+
+    return VideoData(train_batch, test_set)
+
+
+SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
+
+
+def _drawn(draw: Callable[[int], Batch], config: ConfigDict) -> Iterator[Batch]:
+    """As many examples as asked for; batches are drawn whole, so that an example does not depend on the number."""
+    for start in range(0, config.eval.examples, BATCH):
+        batch = jax.device_get(draw(start // BATCH))
+        yield {name: field[: config.eval.examples - start] for name, field in batch.items()}
+
+
+def _batches(sequences: np.ndarray) -> Iterator[np.ndarray]:
+    return (sequences[start : start + BATCH] for start in range(0, len(sequences), BATCH))
+
+
+def _unit_range(pixels: np.ndarray) -> np.ndarray:
+    """Grey or colour frames of uint8 [N, T, H, W(, C)] as float32 [N, T, H, W, C] in [0, 1]."""
+    pixels = pixels if pixels.ndim == 5 else pixels[..., None]
+    return pixels.astype(np.float32) / np.float32(255)

@@ -1,0 +1,224 @@
+"""What a video network reached: its metrics, frame by frame, beside two trivial predictors, and pictures that move."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from dfn_jax import metrics, visualize
+from dfn_jax.report import Picture, Table, comparison_table
+from dfn_jax.tasks.task import Batch, Evaluation
+
+STRIPS_SHOWN, MOVIES_SHOWN, FLOWS_SHOWN = 4, 6, 3
+STRIP_WIDTH = 1200  # pixels, about
+MEASURES = {
+    "bce_nats_per_frame": ("cross-entropy, nats a frame", "lower"),
+    "mse_per_frame": ("squared error, summed over the frame", "lower"),
+    "psnr": ("PSNR, dB", "higher"),
+    "ssim": ("SSIM", "higher"),
+    "flow_epe": ("flow error, px", "lower"),
+    "flow_epe_noc": ("… of what was seen before", "lower"),
+}
+RIVALS = {"last frame": "baseline_last_frame_", "mean frame": "baseline_mean_frame_"}
+ZERO_FLOW = {"no motion": "baseline_zero_flow_"}
+# Predicted frames [N, T, H, W, C] and, where the network has filters, their flow, from the known frames.
+Predict = Callable[[np.ndarray], tuple[jax.Array, jax.Array | None]]
+
+
+def evaluate_video(
+    data: str, batches: Iterator[Batch], predict: Predict, *, known: int, largest_flow: int, probabilities: bool
+) -> Evaluation:
+    """Measures a video network and the trivial predictors on the same sequences, batch by batch.
+
+    Args:
+        data: what the sequences are, in words.
+        batches: frames [N, T, H, W, C] float32 in [0, 1]; with ground truth also flow [N, F, H, W, 2] float32 in
+            pixels from each predicted frame back to the one before, and visible [N, F, H, W] bool.
+        predict: known frames -> predicted frames in [0, 1], and flow [N, F, H, W, 2] in pixels or None.
+        known: how many of the frames the predictors may see.
+        largest_flow: pixels, drawn in full colour.
+        probabilities: whether pixels are probabilities, so that their cross-entropy says something.
+
+    Returns:
+        Metrics, pictures and a table.
+    """
+    measured: dict[str, list[np.ndarray]] = {}
+    flow_errors: dict[str, list[dict]] = {}
+    shown: list[tuple] = []
+    for batch in tqdm(batches, desc="evaluating", unit="batch", leave=False):
+        frames = batch["frames"]
+        inputs, targets = frames[:, :known], frames[:, known:]
+        prediction, flow = _predict_full(predict, inputs, size=len(shown[0][0]) if shown else 0)
+        still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
+        rivals = {
+            prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(RIVALS.values(), still, strict=True)
+        }
+        for prefix, guess in {"": prediction, **rivals}.items():
+            for name, values in _frame_metrics(guess, targets, probabilities).items():
+                measured.setdefault(prefix + name, []).append(values)
+        if probabilities:
+            measured.setdefault("target_entropy_nats", []).append(np.asarray(metrics.target_entropy_nats(targets)))
+        if "flow" in batch and flow is not None:
+            guesses = {"": flow, **{prefix: np.zeros_like(flow) for prefix in ZERO_FLOW.values()}}
+            masks = {"": np.ones_like(batch["visible"]), "_noc": batch["visible"]}
+            for (prefix, guess), (suffix, mask) in ((g, m) for g in guesses.items() for m in masks.items()):
+                errors = jax.device_get(metrics.flow_errors(guess, batch["flow"], mask))
+                flow_errors.setdefault(f"{prefix}flow_{{}}{suffix}", []).append(errors)
+        if sum(len(part[0]) for part in shown) < MOVIES_SHOWN:
+            shown.append((frames, prediction, flow, batch.get("flow")))
+    per_frame = {name: np.concatenate(parts).mean(axis=0, dtype=np.float64) for name, parts in measured.items()}
+    results = {name: float(values.mean()) for name, values in per_frame.items()}
+    curves = {f"{name}_curve": values.tolist() for name, values in per_frame.items()}
+    for name, parts in flow_errors.items():
+        means = metrics.mean_over_valid(jax.tree.map(lambda *values: np.concatenate(values), *parts))
+        results |= {name.format(measure): value for measure, value in means.items()}
+    examples = [None if part[0] is None else np.concatenate(part)[:MOVIES_SHOWN] for part in zip(*shown, strict=True)]
+    return Evaluation(
+        data,
+        _headline(results, data),
+        results | curves,
+        [*_pictures(*examples, known, largest_flow), _curve(per_frame, probabilities), *_tables(results, data)],
+    )
+
+
+def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Fills up a batch to the size of the ones before, so that the last one needs no compilation of its own."""
+    chosen = np.minimum(np.arange(max(len(inputs), size)), len(inputs) - 1)
+    return jax.tree.map(lambda values: values[: len(inputs)], jax.device_get(predict(inputs[chosen])))
+
+
+def _frame_metrics(prediction: np.ndarray, target: np.ndarray, probabilities: bool) -> dict[str, np.ndarray]:
+    """Each metric [N, T]."""
+    measures = {"mse_per_frame": metrics.squared_error_per_image, "psnr": metrics.psnr}
+    if min(target.shape[2:4]) >= metrics.SSIM_WINDOW:
+        measures["ssim"] = metrics.ssim
+    if probabilities:
+        measures["bce_nats_per_frame"] = metrics.cross_entropy_nats_per_frame
+    return {name: np.asarray(measure(prediction, target)) for name, measure in measures.items()}
+
+
+def _headline(results: dict[str, float], data: str) -> str:
+    name, unit = (
+        ("bce_nats_per_frame", "nats") if "bce_nats_per_frame" in results else ("mse_per_frame", "squared error")
+    )
+    rival = min(RIVALS, key=lambda title: results[RIVALS[title] + name])
+    text = f"{results[name]:.2f} {unit} a frame, where the {rival} has {results[RIVALS[rival] + name]:.2f}"
+    if "target_entropy_nats" in results:
+        text += f" and no predictor less than {results['target_entropy_nats']:.2f}"
+    if "flow_epe_noc" in results:
+        text += (
+            f"; the flow read off the filters is off by {results['flow_epe_noc']:.2f} px, where no motion is off by "
+            f"{results['baseline_zero_flow_flow_epe_noc']:.2f} px"
+        )
+    return f"{text}.\n\nMeasured on {data}."
+
+
+def _tables(results: dict[str, float], data: str) -> list[Table]:
+    of_frames = {name: measure for name, measure in MEASURES.items() if not name.startswith("flow")}
+    tables = [comparison_table(results, of_frames, RIVALS, title="How good it is", caption=f"On {data}.")]
+    if "flow_epe" in results:
+        of_flow = {name: measure for name, measure in MEASURES.items() if name.startswith("flow")}
+        caption = "Flow from each predicted frame back to the one before it; the network never saw a flow."
+        tables.append(comparison_table(results, of_flow, ZERO_FLOW, title="Motion", caption=caption))
+    return tables
+
+
+def _curve(per_frame: dict[str, np.ndarray], probabilities: bool) -> Picture:
+    name = "bce_nats_per_frame" if probabilities else "mse_per_frame"
+    rivals = {title: per_frame[prefix + name] for title, prefix in RIVALS.items()}
+    lines = {"this network": per_frame[name], **rivals}
+    if probabilities:
+        lines["entropy of the targets"] = per_frame["target_entropy_nats"]
+    records = [
+        {"step": index + 1, **{title: values[index] for title, values in lines.items()}}
+        for index in range(len(per_frame[name]))
+    ]
+    label = MEASURES[name][0]
+    return Picture(
+        "per_frame",
+        "How far ahead it sees",
+        visualize.curve_png(records, list(lines), label=label, horizontal="predicted frame"),
+        f"{label}, by predicted frame",
+        wide=True,
+    )
+
+
+def _pictures(
+    frames: np.ndarray,
+    prediction: np.ndarray,
+    flow: np.ndarray | None,
+    truth: np.ndarray | None,
+    known: int,
+    largest: int,
+) -> list[Picture]:
+    """A movie of the first sequences, their frames in strips, and the motion in their filters."""
+    real, guessed = visualize.images_to_rgb(frames), visualize.images_to_rgb(prediction)
+    pictures = [_movie(real, guessed, known), _strips(real[:STRIPS_SHOWN], guessed[:STRIPS_SHOWN], known)]
+    if flow is not None:
+        shown = slice(FLOWS_SHOWN)
+        true = None if truth is None else truth[shown]
+        pictures.append(_flows(real[shown], guessed[shown], flow[shown], true, known, largest))
+    return pictures
+
+
+def _movie(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
+    before, scale = np.concatenate([real[:, :known], guessed], axis=1), max(1, 128 // real.shape[3])
+    images = [
+        visualize.panel(
+            [[*real[:, time]], [*before[:, time]]],
+            row_titles=("what happens", "given" if time < known else "predicted"),
+            scale=scale,
+        )
+        for time in range(real.shape[1])
+    ]
+    # The words differ in width; the frames of a movie must not.
+    width = max(image.shape[1] for image in images)
+    images = [np.pad(i, ((0, 0), (width - i.shape[1], 0), (0, 0)), constant_values=255) for i in images]
+    caption = (
+        f"Above what happens, below the {known} given frames and then the prediction, each frame made of the last."
+    )
+    return Picture("movie", "It moves", visualize.to_gif(np.stack(images)), caption, wide=True)
+
+
+def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
+    rows = []
+    for truth, guess in zip(real, guessed, strict=True):
+        rows += [[*truth], [*[None] * known, *guess]]
+    scale = max(1, STRIP_WIDTH // (real.shape[1] * real.shape[3]))
+    titles = [f"{index - known + 1:+d}" if index >= known else str(index - known + 1) for index in range(real.shape[1])]
+    panel = visualize.panel(rows, column_titles=titles, row_titles=["real", "predicted"] * len(real), scale=scale)
+    caption = f"The network saw the frames up to 0 and predicted +1 to +{real.shape[1] - known}."
+    return Picture("strips", "What comes next", visualize.to_png(panel), caption, wide=True)
+
+
+def _flows(
+    real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.ndarray | None, known: int, largest: int
+) -> Picture:
+    """Frame before, filters as flow, predicted frame and real one, for the first and the last prediction."""
+    times = sorted({0, flow.shape[1] - 1})
+    rows, titles = [], []
+    for example in range(len(real)):
+        for time in times:
+            before = real[example, known - 1] if time == 0 else guessed[example, time - 1]
+            row = [before, visualize.flow_to_rgb(flow[example, time], largest)]
+            row += [] if truth is None else [visualize.flow_to_rgb(truth[example, time], largest)]
+            rows.append([*row, guessed[example, time], real[example, known + time]])
+            titles.append(f"+{time + 1}")
+    wheel = visualize.flow_wheel(real.shape[2])
+    rows.append([None, wheel, *[None] * (len(rows[0]) - 2)])
+    columns = [
+        "filtered frame",
+        "filters, as flow",
+        *(["true flow"] if truth is not None else []),
+        "prediction",
+        "real",
+    ]
+    panel = visualize.panel(
+        rows, column_titles=columns, row_titles=[*titles, "legend"], scale=max(1, 128 // real.shape[3])
+    )
+    caption = (
+        "Where each pixel of the prediction was fetched from: the hue is the direction, white is no motion, full "
+        f"colour {largest} px, as in the wheel."
+    )
+    return Picture("flow", "What the filters do", visualize.to_png(panel), caption, wide=True)

@@ -1,0 +1,146 @@
+"""The recurrent network against plain NumPy, step by step, and its gradient against finite differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfn_jax.models.baselines import VideoTwin
+from dfn_jax.models.video import VideoDFN, rollout
+from tests import reference
+
+SMALL = {"encoder": (3, 2), "coarse": (2,), "fine": (3,), "features": 4, "kernel_size": 3}
+OPTIONS = {
+    "plain": {},
+    "all": {"window": 2, "dynamic_bias": True, "position_bias": True, "refinement": 2, "channels": 2},
+}
+SIZE = (5, 6)
+
+
+def make(network_class=VideoDFN, **options):
+    """A network with random parameters, biases too: at zero they could be added in the wrong place unseen."""
+    network = network_class(**SMALL, **options)
+    random = np.random.default_rng(0)
+    frames = jnp.asarray(random.random((2, 3, *SIZE, network.channels)), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), frames[:, : network.window])
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.4 * random.standard_normal(leaf.shape), jnp.float32), shapes)
+    return network, params, frames
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("horizon", "rematerialise"))
+def jitted_rollout(network, params, frames, **options):
+    return rollout(network, params, frames, **options)
+
+
+def leaky(x):
+    return np.where(x > 0, x, 0.01 * x)
+
+
+def conv(x, layer, stride=1):
+    """One image [H, W, C] through one layer, position by position."""
+    kernel = np.asarray(layer["Conv_0"]["kernel"], np.float64)
+    half = kernel.shape[0] // 2
+    padded = np.pad(x, ((half, half), (half, half), (0, 0)))
+    output = np.zeros((-(-x.shape[0] // stride), -(-x.shape[1] // stride), kernel.shape[3]))
+    for y, x_ in np.ndindex(output.shape[:2]):
+        patch = padded[y * stride :, x_ * stride :][: kernel.shape[0], : kernel.shape[1]]
+        output[y, x_] = np.einsum("ijc,ijcf->f", patch, kernel)
+    return output + np.asarray(layer.get("position_bias", layer["Conv_0"].get("bias")), np.float64)
+
+
+def rollout_by_loops(network, params, frames, horizon):
+    """The paper's recurrence for one sequence [T, H, W, C]: every frame is read, and every read frame filtered."""
+    params = params["params"]
+    generator = params["generator"]
+    layers = {part: [generator[part][name] for name in sorted(generator[part])] for part in ("encoding", "decoding")}
+    frames = list(np.asarray(frames, np.float64))
+    known, hidden = len(frames), np.zeros(1)
+    for time in range(network.window - 1, known + horizon - 1):
+        x = np.concatenate(frames[time - network.window + 1 : time + 1], axis=-1)
+        for index, layer in enumerate(layers["encoding"]):
+            x = leaky(conv(x, layer, stride=2 if index == 1 else 1))
+        hidden = np.broadcast_to(hidden, x.shape)
+        hidden = x + leaky(conv(leaky(conv(hidden, generator["transition_0"])), generator["transition_1"]))
+        coarse, fine, first, last = layers["decoding"]
+        x = leaky(conv(hidden, coarse)).repeat(2, axis=0).repeat(2, axis=1)
+        x = leaky(conv(x, fine))[: SIZE[0], : SIZE[1]]
+        theta = conv(leaky(conv(x, first)), last)
+        if isinstance(network, VideoTwin):
+            frame = conv(theta, params["image"])
+        else:
+            filters = reference.softmax_filters(theta[..., :9])
+            newest = frames[time] + (theta[..., 9:] if network.dynamic_bias else 0)
+            frame = reference.dynamic_local_filter(newest[None], filters[None], kernel_size=(3, 3))[0]
+            if network.refinement:
+                frame = frame + conv(leaky(conv(frame, params["refine_0"])), params["refine_1"])
+        if time >= known - 1:
+            frames.append(frame)
+    return np.stack(frames[known:])
+
+
+@pytest.mark.parametrize(
+    ("network_class", "options"),
+    [(VideoDFN, OPTIONS["plain"]), (VideoDFN, OPTIONS["all"]), (VideoTwin, {"window": 2, "channels": 2})],
+)
+def test_the_rollout_is_the_recurrence_of_the_paper(network_class, options):
+    network, params, frames = make(network_class, **options)
+    predicted = jitted_rollout(network, params, frames, horizon=4)
+    for sample in range(2):
+        wanted = rollout_by_loops(network, params, frames[sample], horizon=4)
+        np.testing.assert_allclose(predicted.frame[sample], wanted, atol=2e-5)
+
+
+def test_filters_are_those_that_made_the_frames():
+    network, params, frames = make()
+    predicted = jitted_rollout(network, params, frames, horizon=2)
+    before = np.concatenate([frames[:, -1:], predicted.frame[:, :1]], axis=1)
+    for time in range(2):
+        wanted = reference.dynamic_local_filter(before[:, time], predicted.filters[:, time], kernel_size=(3, 3))
+        np.testing.assert_allclose(predicted.frame[:, time], wanted, atol=1e-5)
+    assert (
+        jax.eval_shape(functools.partial(rollout, make(VideoTwin)[0], horizon=2), *make(VideoTwin)[1:]).filters is None
+    )
+
+
+def test_a_longer_horizon_begins_with_the_shorter_one():
+    network, params, frames = make()
+    long = jitted_rollout(network, params, frames, horizon=5).frame
+    np.testing.assert_allclose(long[:, :1], jitted_rollout(network, params, frames, horizon=1).frame, atol=1e-6)
+    assert long.shape == (2, 5, *SIZE, 1)
+
+
+def test_gradient_of_the_whole_rollout():
+    with jax.enable_x64(True):
+        network, params, frames = make(**OPTIONS["all"], dtype=jnp.float64)
+        inputs = jax.tree.map(lambda x: x.astype(jnp.float64), (params, frames[:1]))
+        random = np.random.default_rng(1)
+        direction = jax.tree.map(lambda x: random.standard_normal(x.shape), inputs)
+
+        def loss(inputs, rematerialise=False):
+            return jnp.sum(rollout(network, *inputs, horizon=2, rematerialise=rematerialise).frame ** 2)
+
+        step = 1e-6  # so short that no rectifier changes sides
+        value = jax.jit(loss)
+        ahead = value(jax.tree.map(lambda x, d: x + step * d, inputs, direction))
+        back = value(jax.tree.map(lambda x, d: x - step * d, inputs, direction))
+        for rematerialise in (False, True):
+            gradient = jax.jit(jax.grad(functools.partial(loss, rematerialise=rematerialise)))(inputs)
+            slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: np.sum(g * d), gradient, direction)))
+            np.testing.assert_allclose(slope, (ahead - back) / (2 * step), rtol=1e-7)
+
+
+def test_half_precision_predicts_in_float32():
+    network, params, frames = make()
+    half = jitted_rollout(VideoDFN(**SMALL, dtype=jnp.bfloat16), params, frames, horizon=2)
+    assert half.frame.dtype == half.filters.dtype == jnp.float32
+    assert 0 < float(jnp.abs(half.frame - jitted_rollout(network, params, frames, horizon=2).frame).max()) < 0.05
+
+
+def test_what_does_not_fit_is_named():
+    network, params, frames = make(window=2)
+    with pytest.raises(ValueError, match="at least 2"):
+        rollout(network, params, frames[:, :1], horizon=1)
+    with pytest.raises(ValueError, match="at least 1 frame, got 0"):
+        rollout(network, params, frames, horizon=0)

@@ -1,0 +1,127 @@
+"""The evaluation of video prediction against plain NumPy, and which sequences a config means."""
+
+import numpy as np
+import pytest
+
+from dfn_jax.errors import InputError
+from dfn_jax.tasks import make_task
+from dfn_jax.tasks.video_data import video_data
+from dfn_jax.tasks.video_evaluation import evaluate_video
+from experiments import highway, moving_mnist
+
+KNOWN, AHEAD, SIZE = 2, 3, (12, 13)
+
+
+@pytest.fixture
+def batches():
+    """Two batches, the last one smaller, with flow of 1 to 2 pixels."""
+    random = np.random.default_rng(0)
+    found = []
+    for count in (3, 2):
+        flow = random.uniform(1, 2, (count, AHEAD, *SIZE, 2)).astype(np.float32)
+        visible = random.random((count, AHEAD, *SIZE)) < 0.7
+        frames = random.random((count, KNOWN + AHEAD, *SIZE, 1)).astype(np.float32)
+        found.append({"frames": frames, "flow": flow, "visible": visible})
+    return found
+
+
+def halfway(frames):
+    """Predicts half the last frame, and a flow of half a pixel to the right."""
+    assert len(frames) == 3, "the last batch is to be filled up"
+    prediction = np.repeat(frames[:, -1:] / 2, AHEAD, axis=1)
+    flow = np.zeros((*prediction.shape[:4], 2), np.float32) + np.float32([0.5, 0])
+    return prediction, flow
+
+
+def test_metrics(batches):
+    frames, flow, visible = (np.concatenate([batch[name] for batch in batches]) for name in batches[0])
+    found = evaluate_video("noise", iter(batches), halfway, known=KNOWN, largest_flow=4, probabilities=True).metrics
+    target, last, mean = frames[:, KNOWN:], frames[:, KNOWN - 1 : KNOWN], frames[:, :KNOWN].mean(1, keepdims=True)
+    guesses = {"": last / 2, "baseline_last_frame_": last, "baseline_mean_frame_": mean}
+    for prefix, guess in guesses.items():
+        squares = ((guess - target) ** 2).astype(np.float64)
+        mse = squares.sum((2, 3, 4)).mean(0)
+        psnr = (-10 * np.log10(squares.mean((2, 3, 4)))).mean(0)
+        p = np.clip(guess, 2.0**-23, 1 - 2.0**-23).astype(np.float64)
+        bce = -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum((2, 3, 4)).mean(0)
+        for name, curve in {"mse_per_frame": mse, "psnr": psnr, "bce_nats_per_frame": bce}.items():
+            np.testing.assert_allclose(found[f"{prefix}{name}_curve"], curve, rtol=1e-5)
+            np.testing.assert_allclose(found[prefix + name], curve.mean(), rtol=1e-5)
+        assert -1 < found[f"{prefix}ssim"] < 1
+    entropy = -(target * np.log(target) + (1 - target) * np.log(1 - target)).sum((2, 3, 4)).mean()
+    np.testing.assert_allclose(found["target_entropy_nats"], entropy, rtol=1e-5)
+    for name, guess in {"flow_epe": [0.5, 0], "baseline_zero_flow_flow_epe": [0, 0]}.items():
+        error = np.sqrt(((flow - guess) ** 2).sum(-1))
+        np.testing.assert_allclose(found[name], error.mean(), rtol=1e-5)
+        np.testing.assert_allclose(found[f"{name}_noc"], error[visible].mean(), rtol=1e-5)
+
+
+def test_pictures_and_words(batches):
+    evaluation = evaluate_video("noise", iter(batches), halfway, known=KNOWN, largest_flow=4, probabilities=False)
+    pictures = {section.name: section.kind for section in evaluation.sections if hasattr(section, "kind")}
+    assert pictures == {"movie": "gif", "strips": "png", "flow": "png", "per_frame": "png"}
+    assert "bce_nats_per_frame" not in evaluation.metrics
+    assert "last frame has" in evaluation.headline or "mean frame has" in evaluation.headline
+
+    without = [{"frames": batch["frames"]} for batch in batches]
+    evaluation = evaluate_video(
+        "noise", iter(without), lambda f: (halfway(f)[0], None), known=KNOWN, largest_flow=4, probabilities=False
+    )
+    assert not any("flow" in name for name in evaluation.metrics)
+    assert [s.name for s in evaluation.sections if hasattr(s, "kind")] == ["movie", "strips", "per_frame"]
+
+
+def mnist_config(**changes):
+    config = moving_mnist.get_config("smoke")
+    config.data.digits = "drawn"
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_moving_mnist_is_tested_on_as_many_sequences_as_asked_for():
+    config = mnist_config(**{"eval.examples": 21, "eval.digit_count": 3, "eval.target_frames": 5})
+    words, found = video_data(config, "moving_mnist").test_set()
+    assert [batch["frames"].shape for batch in found] == [(16, 7, 16, 16, 1), (5, 7, 16, 16, 1)]
+    assert "21 sequences of 3 moving digits" in words
+    assert "not MNIST" in words
+
+
+def test_training_and_test_sequences_differ_and_come_again():
+    for name, config in (("moving_mnist", mnist_config()), ("highway", highway.get_config("smoke"))):
+        data = video_data(config, name)
+        frames = np.asarray(data.train_batch(3)["frames"])
+        np.testing.assert_array_equal(frames, data.train_batch(3)["frames"])
+        assert not np.array_equal(frames, data.train_batch(4)["frames"])
+        (test,) = data.test_set()[1]
+        assert not np.array_equal(frames, test["frames"])
+        config.seed = 1
+        assert not np.array_equal(frames, video_data(config, name).train_batch(3)["frames"])
+        (again,) = video_data(config, name).test_set()[1]
+        np.testing.assert_array_equal(test["frames"], again["frames"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.input_frames": 0}, "config.data.input_frames is 0"),
+        ({"data.target_frames": 0}, "config.data.target_frames is 0"),
+        ({"model.kernel_size": 4}, "must be odd"),
+        ({"model.name": "lstm"}, "choose one of: dfn, twin"),
+        ({"loss": "hinge"}, "choose one of: binary_cross_entropy, squared_error"),
+        ({"data.channels": 3}, "config.data.channels is 3"),
+        ({"data.digit_count": 0}, "config.data.digit_count is 0"),
+        ({"data.image_size": (6, 16)}, "too small for digits of 7 pixels"),
+        ({"data.digits": "mnist", "data.dir": "nowhere/at/all"}, "nowhere/at/all does not exist"),
+        ({"eval.name": "video"}, "moving_mnist has one test set"),
+    ],
+)
+def test_what_cannot_be_is_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        make_task(mnist_config(**changes)).train_batch(0)
+
+
+def test_a_folder_for_the_embedded_highway_is_refused():
+    config = highway.get_config("smoke")
+    config.data.dir = "somewhere"
+    with pytest.raises(InputError, match="highway reads no folder"):
+        make_task(config)
