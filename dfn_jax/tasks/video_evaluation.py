@@ -1,5 +1,6 @@
 """What a video network reached: its metrics, frame by frame, beside two trivial predictors, and pictures that move."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -55,10 +56,10 @@ def evaluate_video(
             prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(RIVALS.values(), still, strict=True)
         }
         for prefix, guess in {"": prediction, **rivals}.items():
-            for name, values in _frame_metrics(guess, targets, probabilities).items():
+            for name, values in jax.device_get(_frame_metrics(guess, targets, probabilities)).items():
                 measured.setdefault(prefix + name, []).append(values)
         if probabilities:
-            measured.setdefault("target_entropy_nats", []).append(np.asarray(metrics.target_entropy_nats(targets)))
+            measured.setdefault("target_entropy_nats", []).append(jax.device_get(_entropy(targets)))
         if "flow" in batch and flow is not None:
             guesses = {"": flow, **{prefix: np.zeros_like(flow) for prefix in ZERO_FLOW.values()}}
             masks = {"": np.ones_like(batch["visible"]), "_noc": batch["visible"]}
@@ -88,14 +89,18 @@ def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> tuple[n
     return jax.tree.map(lambda values: values[: len(inputs)], jax.device_get(predict(inputs[chosen])))
 
 
-def _frame_metrics(prediction: np.ndarray, target: np.ndarray, probabilities: bool) -> dict[str, np.ndarray]:
+_entropy = jax.jit(metrics.target_entropy_nats)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _frame_metrics(prediction: np.ndarray, target: np.ndarray, probabilities: bool) -> dict[str, jax.Array]:
     """Each metric [N, T]."""
     measures = {"mse_per_frame": metrics.squared_error_per_image, "psnr": metrics.psnr}
     if min(target.shape[2:4]) >= metrics.SSIM_WINDOW:
         measures["ssim"] = metrics.ssim
     if probabilities:
         measures["bce_nats_per_frame"] = metrics.cross_entropy_nats_per_frame
-    return {name: np.asarray(measure(prediction, target)) for name, measure in measures.items()}
+    return {name: measure(prediction, target) for name, measure in measures.items()}
 
 
 def _headline(results: dict[str, float], data: str) -> str:
