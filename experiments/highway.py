@@ -20,13 +20,13 @@ from dfn_jax.config import with_preset
 PRESETS = {
     "paper": {},
     "quick": {
-        "train.steps": 700,
+        "train.steps": 400,
         "train.batch_size": 4,
-        "train.checkpoint_every": 350,
+        "train.checkpoint_every": 200,
         "optim.name": "muon",
         "optim.learning_rate": 3e-3,
-        "optim.halve_every": 200,
-        "eval.examples": 256,
+        "optim.halve_every": 110,
+        "eval.examples": 128,
     },
     "smoke": {
         "data.image_size": (16, 16),

@@ -8,7 +8,8 @@ Digits come from MNIST's IDX files where `data.dir`, or the folder `mnist` in DF
 that draws some, and the results say that they are not Moving MNIST.
 
 Presets: `paper` (the published recipe: 20,000 steps of 16 sequences, Adam 1e-3 halved every 4,000; meant for a GPU),
-`quick` (minutes on two CPU cores: a canvas of 32x32, five frames in and five out), `smoke` (seconds; for tests).
+`quick` (nine minutes on two CPU cores: one digit on 32x32, four frames in and four out: 55.6 nats where the mean frame
+has 287 and the entropy of the targets is 25.3), `smoke` (seconds; for tests).
 
 Published, nats per frame on 64x64: 285.2 in the paper, 282.3 by the authors' released code, 434.8 by its twin without
 the filter (`--config.model.name=twin --config.optim.learning_rate=1e-4`).
@@ -23,14 +24,15 @@ PRESETS = {
     "quick": {
         "data.image_size": (32, 32),
         "data.digit_size": 14,
-        "data.input_frames": 5,
-        "data.target_frames": 5,
-        "train.steps": 700,
+        "data.digit_count": 1,
+        "data.input_frames": 4,
+        "data.target_frames": 4,
+        "train.steps": 800,
         "train.batch_size": 4,
-        "train.checkpoint_every": 350,
+        "train.checkpoint_every": 400,
         "optim.name": "muon",
         "optim.learning_rate": 3e-3,
-        "optim.halve_every": 200,
+        "optim.halve_every": 220,
         "eval.examples": 512,
     },
     "smoke": {
