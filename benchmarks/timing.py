@@ -34,7 +34,7 @@ def write_rows(rows: list[dict], path: str | None) -> None:
     """Prints rows as a table and, where a path is given, writes them as JSON with hardware, versions and commit.
 
     Args:
-        rows: alike, by the names that `docs/performance.md` explains.
+        rows: one for each competitor and case, with the same names in the same order.
         path: of the JSON file, or None.
     """
     texts = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]

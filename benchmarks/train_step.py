@@ -2,7 +2,8 @@
 
     python -m benchmarks.train_step [--quick] [--json=FILE]
 
-Before anything is timed, the peers get our parameters and batch, and must arrive at our loss (to 1e-4) and gradient.
+Before anything is timed, the peers get our parameters and batch, and must arrive at our loss (to 1e-4); how far their
+gradient lies from ours stands in the row.
 A step is a forward pass, a gradient and Adam's update, at the paper's batch of 16. `--quick`: Moving MNIST alone,
 without `torch.compile`.
 """
@@ -24,7 +25,7 @@ LOSS_TOLERANCE = 1e-4
 
 
 def ours(experiment: str):
-    """Our step: (state, batch, gradient of the loss, compiled step, loss)."""
+    """Our step: (config, state, batch, compiled step, loss, gradient of the loss)."""
     config = importlib.import_module(f"experiments.{experiment}").get_config()
     if experiment == "moving_mnist":
         config.data.digits = "drawn"
@@ -36,7 +37,7 @@ def ours(experiment: str):
 
 
 def peer(config, params, batch, device: str):
-    """PyTorch's step on the same parameters and batch: (loss, parameters, optimiser)."""
+    """PyTorch's step on the same parameters and batch: (function that computes the loss, parameters, optimiser)."""
     import torch
 
     from benchmarks import torch_networks as networks
@@ -117,7 +118,7 @@ def largest_difference(gradient, params) -> float:
         theirs = theirs.grad.cpu().numpy()
         if theirs.ndim == 4:
             theirs = theirs.transpose(2, 3, 1, 0)
-            theirs = theirs[..., 0].transpose(0, 1, 2) if ours.ndim == 3 else theirs
+            theirs = theirs[..., 0] if ours.ndim == 3 else theirs
         return float(np.abs(ours - theirs).max())
 
     return max(jax.tree.leaves(jax.tree.map(difference, gradient, params)))

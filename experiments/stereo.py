@@ -20,7 +20,7 @@ PRESETS = {
         "train.steps": 700,
         "train.batch_size": 4,
         "train.checkpoint_every": 350,
-        "optim.name": "muon",  # the disparity that Adam has after 1,000 steps, Muon has after 200
+        "optim.name": "muon",
         "optim.learning_rate": 3e-3,
         "optim.halve_every": 200,
         "eval.examples": 256,

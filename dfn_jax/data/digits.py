@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dfn_jax.data.drawn_digits import drawn_digits
+from dfn_jax.data.drawn_digits import SIZE, drawn_digits
 from dfn_jax.data.image_files import existing_folder
 from dfn_jax.errors import InputError
 
-SIZE = 28
 SPLITS = ("train", "test")
 IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 IDX_MAGIC = 0x00000803  # unsigned bytes in three dimensions

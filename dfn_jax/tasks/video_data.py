@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
+from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch
 
@@ -93,7 +94,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         if published and published.exists() and as_published:
             sequences = moving_mnist.open_test_file(published)[: config.eval.examples, :frames]
             words = f"{len(sequences)} sequences of the published test set, {published.name}"
-            return words, ({"frames": _unit_range(part)} for part in _batches(sequences))
+            return words, ({"frames": unit_range(part[..., None])} for part in _batches(sequences))
         words = (
             f"{config.eval.examples} sequences of {count} moving digit{'s' * (count > 1)}, generated with a fixed seed "
             f"from {_DIGITS[source]}"
@@ -163,7 +164,7 @@ def _video(config: ConfigDict) -> VideoData:
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
         words += "" if config.eval.dir else ", the end of each clip, which training never sees"
-        return words, ({"frames": _unit_range(part)} for part in _batches(sequences))
+        return words, ({"frames": unit_range(part)} for part in _batches(sequences))
 
     return VideoData(train_batch, test_set)
 
@@ -180,9 +181,3 @@ def _drawn(draw: Callable[[int], Batch], config: ConfigDict) -> Iterator[Batch]:
 
 def _batches(sequences: np.ndarray) -> Iterator[np.ndarray]:
     return (sequences[start : start + BATCH] for start in range(0, len(sequences), BATCH))
-
-
-def _unit_range(pixels: np.ndarray) -> np.ndarray:
-    """Grey or colour frames of uint8 [N, T, H, W(, C)] as float32 [N, T, H, W, C] in [0, 1]."""
-    pixels = pixels if pixels.ndim == 5 else pixels[..., None]
-    return pixels.astype(np.float32) / np.float32(255)
