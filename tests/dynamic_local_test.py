@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from dfn_jax.ops import dynamic_local_filter
 from tests import reference
 
-IMPLEMENTATIONS = ("patches", "shift")
+IMPLEMENTATIONS = ("patches", "shift", "pallas")
 LAYOUTS = ("shared", "grouped", "banks")
 KERNELS = ((3, 3), (2, 2), (1, 1), (1, 4), (5, 2))
 
@@ -52,9 +52,20 @@ def compiled(implementation, **options):
     return jax.jit(functools.partial(dynamic_local_filter, **options, implementation=implementation))
 
 
+def skip_without_banks(layout, implementation):
+    if layout == "banks" and implementation == "pallas":
+        pytest.skip("the kernels take no full banks")
+
+
 def assert_matches_reference(images, filters, options, implementation):
+    skip_without_banks("banks" if filters.ndim == 6 else "", implementation)
     actual = compiled(implementation, **options)(images, filters)
     np.testing.assert_allclose(actual, reference.dynamic_local_filter(images, filters, **options), atol=2e-5)
+
+
+def softmax(logits, axis):
+    exponentials = np.exp(logits.astype(np.float64))
+    return exponentials / exponentials.sum(axis, keepdims=True)
 
 
 @pytest.mark.parametrize("padding", ["zero", "edge", "reflect", "valid"])
@@ -102,6 +113,7 @@ def test_one_hot_filter_moves_the_image(implementation):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_vmap_and_eager_match_loops(layout, implementation):
+    skip_without_banks(layout, implementation)
     images, filters, options = example(layout, (2, 3, 4, 2), (3, 2), strides=(1, 2), padding="edge")
     function = functools.partial(dynamic_local_filter, **options, implementation=implementation)
     expected = reference.dynamic_local_filter(images, filters, **options)
@@ -110,27 +122,76 @@ def test_vmap_and_eager_match_loops(layout, implementation):
     np.testing.assert_allclose(mapped[:, 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [2, 5], ids="{} channels".format)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_softmax_of_logits_matches_loops(layout, channels, implementation):
+    skip_without_banks(layout, implementation)
+    channels = 2 * channels if layout == "grouped" else channels
+    images, logits, options = example(layout, (2, 4, 3, channels), (3, 2), padding="edge")
+    logits = 5 * logits
+    actual = compiled(implementation, **options, normalize="softmax")(images, logits)
+    filters = softmax(logits, axis=3 if layout == "banks" else -1)
+    np.testing.assert_allclose(actual, reference.dynamic_local_filter(images, filters, **options), atol=2e-5)
+
+
+def test_softmax_of_large_logits_is_finite(implementation):
+    """Exponentials of 1,000 overflow; those of all but the largest logit vanish."""
+    images, logits, options = example("shared", (1, 3, 3, 1), (3, 3))
+    function = compiled(implementation, **options, normalize="softmax")
+    expected = reference.dynamic_local_filter(images, np.eye(9)[logits.argmax(-1)], **options)
+    np.testing.assert_allclose(function(images, 1000 * logits), expected, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda *arrays: function(*arrays).sum(), argnums=(0, 1)))(images, 1000 * logits)
+    assert all(np.isfinite(part).all() for part in gradient)
+
+
+@pytest.mark.parametrize("normalize", [None, "softmax"])
 @pytest.mark.parametrize(
-    ("layout", "options"),
+    ("layout", "channels", "options"),
     [
-        ("shared", {"padding": "zero"}),
-        ("grouped", {"padding": "reflect", "strides": (2, 1)}),
-        ("banks", {"padding": "edge", "upsampling": 2}),
-        ("banks", {"padding": "valid", "dilation": (1, 2)}),
+        ("shared", 2, {"padding": "zero"}),
+        ("shared", 5, {"strides": 2}),
+        ("shared", 1, {"strides": (2, 3), "dilation": (3, 2)}),
+        ("grouped", 4, {"padding": "reflect", "strides": (2, 1)}),
+        ("grouped", 2, {"padding": "edge", "upsampling": (2, 1)}),
+        ("grouped", 2, {"padding": "valid", "dilation": (1, 2)}),
+        ("banks", 2, {"padding": "edge", "upsampling": 2}),
+        ("banks", 2, {"padding": "valid", "dilation": (1, 2)}),
     ],
     ids=str,
 )
-def test_gradients(layout, options, implementation):
-    images, filters, options = example(layout, (1, 3, 4, 2), (2, 3) if layout != "banks" else (2, 2), **options)
-    function = compiled(implementation, **options)
+def test_gradients(layout, channels, options, normalize, implementation):
+    skip_without_banks(layout, implementation)
+    kernel_size = (2, 2) if layout == "banks" else (2, 3)
+    images, filters, options = example(layout, (2, 3, 5, channels), kernel_size, **options)
+    function = compiled(implementation, **options, normalize=normalize)
+    modes = ("fwd", "rev") if implementation == "patches" else ("rev",)
     with jax.enable_x64(True):
         arrays = jnp.asarray(images, jnp.float64), jnp.asarray(filters, jnp.float64)
         assert function(*arrays).dtype == jnp.float64
-        check_grads(function, arrays, order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
+        check_grads(function, arrays, order=1, modes=modes, atol=1e-6, rtol=1e-6)
+
+
+def test_second_derivative_of_the_written_gradient():
+    images, filters, options = example("shared", (1, 3, 3, 1), (3, 2), strides=(1, 2))
+    function = compiled("shift", **options, normalize="softmax")
+    with jax.enable_x64(True):
+        arrays = jnp.asarray(images, jnp.float64), jnp.asarray(filters, jnp.float64)
+        check_grads(function, arrays, order=2, modes=("rev",), atol=1e-5, rtol=1e-5)
+
+
+def test_vmap_of_the_gradient(implementation):
+    images, filters, options = example("shared", (3, 3, 4, 1), (2, 3))
+    function = functools.partial(dynamic_local_filter, **options, normalize="softmax", implementation=implementation)
+    gradient = jax.grad(lambda *arrays: jnp.sum(function(*arrays) ** 2), argnums=(0, 1))
+    mapped = jax.jit(jax.vmap(gradient))(images[:, None], filters[:, None])
+    # The samples of a batch do not meet: the gradient of a sum over them is that of each.
+    for whole, parts in zip(jax.jit(gradient)(images, filters), mapped, strict=True):
+        np.testing.assert_allclose(parts[:, 0], whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_bfloat16_is_accumulated_in_float32(layout, implementation):
+    skip_without_banks(layout, implementation)
     images = jnp.ones((1, 1, 1, 2), jnp.bfloat16)
     _, filters, options = example(layout, images.shape, (1, 5), padding="edge")
     # 256 + 1 + 1 + 1 - 256 is 0 or 4 in bfloat16, which has no numbers between 256 and 258.
@@ -151,15 +212,37 @@ def test_output_has_the_dtype_of_the_images(implementation):
     assert mixed.dtype == jnp.float32
 
 
-def test_shift_never_holds_the_neighbourhoods():
-    images, filters, options = example("grouped", (2, 24, 24, 4), (7, 7))
-    temporary = {}
-    for implementation in IMPLEMENTATIONS:
-        function = compiled(implementation, **options)
-        analysis = function.lower(images, filters).compile().memory_analysis()
-        temporary[implementation] = analysis.temp_size_in_bytes / (images.nbytes * 49)
-    assert temporary["patches"] > 0.9
-    assert temporary["shift"] < 0.1
+@pytest.mark.parametrize(
+    ("implementation", "channels", "derivative", "normalize", "least", "most"),
+    [
+        ("patches", 4, False, None, 0.9, 1.5),
+        ("shift", 4, False, None, 0, 0.1),
+        ("shift", 1, False, "softmax", 0, 0.1),
+        ("shift", 1, True, None, 0, 0.5),
+    ],
+)
+def test_only_patches_hold_the_neighbourhoods(implementation, channels, derivative, normalize, least, most):
+    """Temporary memory, beside a tensor of all neighbourhoods: the image, once for each of 49 taps."""
+    images, filters, options = example("shared", (2, 24, 24, channels), (7, 7))
+    function = compiled(implementation, **options, normalize=normalize)
+    if derivative:
+        function = jax.jit(jax.grad(lambda *arrays, f=function: jnp.sum(f(*arrays)), argnums=(0, 1)))
+    temporary = function.lower(images, filters).compile().memory_analysis().temp_size_in_bytes
+    assert least <= temporary / (49 * images.nbytes) <= most
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("implementation", "platform"), [("shift", "tpu"), ("patches", "tpu"), ("shift", "cuda"), ("pallas", "cuda")]
+)
+def test_lowers_for_other_platforms(implementation, platform, dtype):
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), dtype)
+    filters = jax.ShapeDtypeStruct((2, 16, 16, 81), dtype)
+    function = compiled(implementation, kernel_size=9, normalize="softmax")
+    both = jax.jit(jax.value_and_grad(lambda *arrays: jnp.sum(function(*arrays)), argnums=(0, 1)))
+    kernels = jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
+    module = jax.export.export(both, platforms=[platform], disabled_checks=[kernels])(images, filters).mlir_module()
+    assert module.count("xla.gpu.triton") == (3 if implementation == "pallas" else 0)
 
 
 def test_default_is_shift():
@@ -188,7 +271,9 @@ def test_default_is_shift():
         ({"dilation": (1, 0)}, "dilation"),
         ({"upsampling": -1}, "upsampling"),
         ({"upsampling": 2, "strides": 2}, "wanted one of the two"),
-        ({"implementation": "fast"}, "implementation: got 'fast', wanted None, 'patches' or 'shift'"),
+        ({"implementation": "fast"}, "implementation: got 'fast', wanted None, 'patches', 'shift' or 'pallas'"),
+        ({"normalize": "sum"}, "normalize: got 'sum', wanted None or 'softmax'"),
+        ({"filters": np.zeros((1, 4, 4, 9, 2, 5), np.float32), "implementation": "pallas"}, "wanted no full banks"),
         ({"padding": "SAME"}, "padding: got 'SAME'"),
         ({"padding": "valid", "dilation": 2}, "images: got 4x4 pixels"),
     ],

@@ -74,7 +74,7 @@ class StereoDFN(nn.Module):
             The prediction, the filters [N, H, W, taps] and the dynamic bias [N, H, W, C].
         """
         theta = at_least_float32(StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left))
-        filters = ops.softmax_filters(theta[..., : self.taps])
-        bias = theta[..., self.taps :]
+        logits, bias = theta[..., : self.taps], theta[..., self.taps :]
         biased = ops.add_dynamic_bias(left, bias)
-        return Filtered(ops.dynamic_local_filter(biased, filters, kernel_size=(1, self.taps)), filters, bias)
+        prediction = ops.dynamic_local_filter(biased, logits, kernel_size=(1, self.taps), normalize="softmax")
+        return Filtered(prediction, ops.softmax_filters(logits), bias)

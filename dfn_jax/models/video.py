@@ -97,14 +97,14 @@ class VideoDFN(nn.Module):
         """Generates filters from hidden [N, h, w, features] and filters the newest frame [N, H, W, C] by them."""
         theta = at_least_float32(self.generator.decode(hidden, newest.shape[1:3]))
         taps = self.kernel_size**2
-        filters = ops.softmax_filters(theta[..., :taps])
+        logits = theta[..., :taps]
         if self.dynamic_bias:
             newest = ops.add_dynamic_bias(newest, theta[..., taps:])
-        frame = ops.dynamic_local_filter(newest, filters, kernel_size=(self.kernel_size, self.kernel_size))
+        frame = ops.dynamic_local_filter(newest, logits, kernel_size=self.kernel_size, normalize="softmax")
         if self.refinement:
             hidden_layer, correction = self.refine
             frame = frame + at_least_float32(correction(nn.leaky_relu(hidden_layer(frame))))
-        return Predicted(frame, filters)
+        return Predicted(frame, ops.softmax_filters(logits))
 
     def __call__(self, window: Array) -> Predicted:
         """Predicts the next frame from a window [N, window, H, W, C] alone; makes all parameters."""

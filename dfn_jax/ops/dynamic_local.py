@@ -4,15 +4,25 @@ import jax
 import jax.numpy as jnp
 
 from dfn_jax.ops.arguments import accumulation_dtype, floating_array, positive_pair
+from dfn_jax.ops.dynamic_local_pallas import filter_pallas
 from dfn_jax.ops.dynamic_local_patches import filter_patches
-from dfn_jax.ops.dynamic_local_shift import filter_shift
+from dfn_jax.ops.dynamic_local_shift import FEW_CHANNELS, filter_shift
 
-_IMPLEMENTATIONS = {"patches": filter_patches, "shift": filter_shift}
+_IMPLEMENTATIONS = {"patches": filter_patches, "shift": filter_shift, "pallas": filter_pallas}
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect"}
 
 
 def dynamic_local_filter(
-    images, filters, *, kernel_size, strides=1, dilation=1, padding="zero", upsampling=1, implementation=None
+    images,
+    filters,
+    *,
+    kernel_size,
+    strides=1,
+    dilation=1,
+    padding="zero",
+    upsampling=1,
+    normalize=None,
+    implementation=None,
 ) -> jax.Array:
     """Filters the neighbourhood of every position with that position's own filter (cross-correlation, no flip).
 
@@ -36,8 +46,14 @@ def dynamic_local_filter(
             stride + 1.
         upsampling: int s or (vertical, horizontal). The filters are s times finer than the images: H' grows s times,
             and the output position (y, x) filters the neighbourhood of (y // s, x // s). Excludes strides.
-        implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`), 'shift' (adds tap by tap, holds no
-            such tensor), or None for 'shift', on a CPU the faster in every case measured.
+        normalize: None, or 'softmax': `filters` are logits, and a softmax over the taps makes filters of them. It is
+            computed inside the filtering, and filters are never written, where at most four channels share one and
+            the implementation is not 'patches'; for pictures, `softmax_filters` gives them.
+        implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is differentiable
+            in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, which elsewhere are interpreted,
+            slowly; no full banks), or None for 'shift'. The last two have gradients written by hand, which hold no
+            neighbourhoods either; with full banks, or with more than four channels to a filter, that of 'shift' is
+            the compiler's.
 
     Returns:
         [N, H', W', C], for full banks [N, H', W', F], in the images' dtype; accumulated in float32 (float64 if an
@@ -59,17 +75,29 @@ def dynamic_local_filter(
         raise ValueError(f"strides: got {strides} together with upsampling {upsampling}, wanted one of the two.")
     if padding not in (*_PAD_MODES, "valid"):
         raise ValueError(f"padding: got {padding!r}, wanted 'zero', 'edge', 'reflect' or 'valid'.")
+    if normalize not in (None, "softmax"):
+        raise ValueError(f"normalize: got {normalize!r}, wanted None or 'softmax'.")
     if implementation not in (None, *_IMPLEMENTATIONS):
-        raise ValueError(f"implementation: got {implementation!r}, wanted None, 'patches' or 'shift'.")
+        raise ValueError(f"implementation: got {implementation!r}, wanted None, 'patches', 'shift' or 'pallas'.")
     output_size = _output_size(images.shape[1:3], kernel_size, strides, dilation, padding, upsampling)
     _check_filters(filters, images, kernel_size, output_size)
+    implementation = implementation or "shift"
+    if implementation == "pallas" and (filters.ndim == 6 or filters.size >= 2**31):
+        raise ValueError(
+            f"implementation: 'pallas' got filters of shape {filters.shape}, wanted no full banks and fewer than 2**31 "
+            f"numbers; 'shift' takes them."
+        )
 
     padded = _pad(images.astype(accumulation_dtype(images, filters)), kernel_size, dilation, padding)
     for axis, factor in enumerate(upsampling, start=1):
         padded = jnp.repeat(padded, factor, axis)
     dilation = (dilation[0] * upsampling[0], dilation[1] * upsampling[1])
-    per_group = filters[:, :, :, None] if filters.ndim == 4 else filters
-    output = _IMPLEMENTATIONS[implementation or "shift"](padded, per_group, kernel_size, strides, dilation)
+    filters = filters[:, :, :, None] if filters.ndim == 4 else filters
+    softmax = normalize == "softmax"
+    if softmax and (filters.ndim == 6 or images.shape[3] > FEW_CHANNELS * filters.shape[3]):
+        filters = jax.nn.softmax(filters.astype(padded.dtype), axis=3 if filters.ndim == 6 else 4)
+        softmax = False
+    output = _IMPLEMENTATIONS[implementation](padded, filters, kernel_size, strides, dilation, softmax)
     return output.astype(images.dtype)
 
 

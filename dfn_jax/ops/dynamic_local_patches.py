@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def filter_patches(padded, filters, kernel_size, strides, dilation) -> jax.Array:
+def filter_patches(padded, filters, kernel_size, strides, dilation, softmax) -> jax.Array:
     """Gathers all neighbourhoods, then multiplies them with the filters.
 
     Args:
@@ -14,6 +14,7 @@ def filter_patches(padded, filters, kernel_size, strides, dilation) -> jax.Array
         kernel_size: (kh, kw), in taps.
         strides: (vertical, horizontal), in pixels.
         dilation: (vertical, horizontal), in pixels.
+        softmax: whether `filters` are logits, of which a softmax over the taps makes filters; not of full banks.
 
     Returns:
         [N, H', W', C], or [N, H', W', F] for full banks, in the dtype of `padded`.
@@ -34,6 +35,8 @@ def filter_patches(padded, filters, kernel_size, strides, dilation) -> jax.Array
     if filters.ndim == 6:
         patches = patches.reshape(batch, height, width, channels, -1)
         return jnp.einsum("nhwck,nhwkcf->nhwf", patches, filters)
+    if softmax:
+        filters = jax.nn.softmax(filters.astype(padded.dtype))
     groups, taps = filters.shape[3:]
     patches = patches.reshape(batch, height, width, groups, channels // groups, taps)
     return jnp.einsum("nhwgck,nhwgk->nhwgc", patches, filters).reshape(batch, height, width, channels)
