@@ -7,6 +7,8 @@ decode only where a prediction is used; images and kernels lie in memory with ch
 import torch
 from torch.nn import functional as F
 
+from benchmarks.torch_ops import local_filter
+
 Params = dict
 
 
@@ -113,5 +115,4 @@ def _filter(image: torch.Tensor, theta: torch.Tensor, *, square: bool) -> torch.
     size = (side, side) if square else (1, side)
     if taps > size[0] * size[1]:
         image, theta = image + theta[:, -1:], theta[:, :-1]
-    patches = F.unfold(image, size, padding=(size[0] // 2, size[1] // 2)).view(theta.shape)
-    return (patches * theta.softmax(dim=1)).sum(dim=1, keepdim=True)
+    return local_filter(image, theta.softmax(dim=1), kernel_size=size)
