@@ -86,6 +86,16 @@ def test_moving_mnist_is_tested_on_as_many_sequences_as_asked_for():
     assert "not MNIST" in words
 
 
+def test_where_the_digits_came_from_is_written_into_the_config(monkeypatch, tmp_path):
+    """So that a run that goes on without DFN_DATA is refused, and does not change its digits."""
+    (tmp_path / "mnist").mkdir()
+    for folder, source in ((tmp_path, "mnist"), (tmp_path / "empty", "drawn")):
+        monkeypatch.setenv("DFN_DATA", str(folder))
+        config = mnist_config(**{"data.digits": ""})
+        video_data(config, "moving_mnist")
+        assert config.data.digits == source
+
+
 def test_training_sequences_follow_from_seed_and_step():
     for name, config in (("moving_mnist", mnist_config()), ("highway", highway.get_config("smoke"))):
         data = video_data(config, name)

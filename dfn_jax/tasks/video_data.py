@@ -72,6 +72,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             "wanted 1 to 99, and for evaluation 0 for as many as in training"
         )
     source, folder = digits.choose_source(data.digits, data.dir)
+    data.digits = source  # The run's folder records it: going on without DFN_DATA is then an error, not other digits.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
     @functools.cache
