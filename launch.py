@@ -9,11 +9,12 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfn_jax.errors import DivergedError, InputError
+from dfn_jax.errors import DivergedError, InputError, PreemptedError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
 CACHE = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run")
+PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and then evaluate), or evaluate alone")
 
 
@@ -37,8 +38,8 @@ def main(_: list[str]) -> None:
     print(f"workdir: {workdir}", flush=True)
     if MODE.value == "train":
         task.train_batch(0)  # Data that cannot be used is told before the workdir is claimed.
-        claim_workdir(workdir, config)
-        state = train(task, config, workdir)
+        with claim_workdir(workdir, config):
+            state = train(task, config, workdir)
     else:
         state = restore(task, config, workdir)
     folder, evaluation = evaluate(task, config, workdir, state, began=began)
@@ -75,9 +76,12 @@ def parse(arguments: list[str]) -> list[str]:
 
 
 def run() -> None:
-    """Runs the program; what went wrong outside the code is told in one line, with exit code 1."""
+    """Runs the program; what went wrong outside the code is told in one line, with exit code 1 (75: preempted)."""
     try:
         app.run(main, flags_parser=parse)
+    except PreemptedError as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        sys.exit(PREEMPTED)
     except (InputError, DivergedError, OSError) as error:
         sys.exit(f"launch.py: error: {' '.join(str(error).split())[:1000]}")
 

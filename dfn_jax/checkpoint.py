@@ -1,11 +1,16 @@
-"""Checkpoints: Orbax writes them in the background, and a run that is started again goes on from the newest."""
+"""Checkpoints: Orbax writes them in the background, and a run that is started again goes on from the newest whole one.
+
+Every checkpoint carries a fingerprint of its arrays: Orbax reads overwritten bytes as wrong numbers, without an error.
+"""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from dfn_jax.errors import InputError
@@ -56,15 +61,17 @@ class Checkpoints:
             OSError: this checkpoint, or the one before in the background, could not be written.
         """
         if step not in self._manager.all_steps():
+            prints = jax.device_get(fingerprint(state)).tolist()
+            items = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(prints))
             with self._reported():
-                self._manager.save(step, args=ocp.args.StandardSave(state))
+                self._manager.save(step, args=items)
 
-    def newest(self) -> int | None:
-        """The newest checkpoint's step, or None."""
-        return self._manager.latest_step()
+    def any(self) -> bool:
+        """Whether there is a checkpoint, whole or damaged."""
+        return bool(self._manager.all_steps())
 
     def restore(self, like: Any) -> Any:
-        """Reads the newest checkpoint.
+        """Reads the newest checkpoint that is whole; those that are not are named on the standard error output.
 
         Args:
             like: a state with the shapes, dtypes and shardings that are wanted.
@@ -73,17 +80,58 @@ class Checkpoints:
             The state.
 
         Raises:
-            InputError: there is none, or it cannot be read into such a state.
+            InputError: there is none, or none can be read into such a state.
         """
-        step = self.newest()
-        if step is None:
-            raise InputError(f"{self._folder} holds no checkpoint; train first, with the same --workdir")
+        damages = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self._read(step, like)
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                reason = " ".join(str(error).split())[:200]
+                damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")
+                continue
+            for damage in damages:
+                print(f"{damage}; going on from that of step {step}", file=sys.stderr)
+            return state
+        if damages:
+            raise InputError(f"{'; '.join(damages)}; no other is there. Begin again with another --workdir")
+        raise InputError(f"{self._folder} holds no checkpoint; train first, with the same --workdir")
+
+    def _read(self, step: int, like: Any) -> Any:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"checkpoint {self._folder / str(step)} cannot be read ({reason}); delete that folder to go on from "
-                "an older one"
-            ) from error
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), fingerprint=ocp.args.JsonRestore())
+        found = self._manager.restore(step, args=items)
+        if jax.device_get(fingerprint(found.state)).tolist() != found.fingerprint:
+            raise ValueError("its numbers are not those that were saved")
+        return found.state
+
+    def set_aside_after(self, step: int) -> None:
+        """Moves checkpoints after a step, which could not be read, to `damaged_checkpoints`, beside the folder."""
+        later = [newer for newer in self._manager.all_steps() if newer > step]
+        for newer in later:
+            aside = self._folder.with_name("damaged_checkpoints")
+            aside.mkdir(exist_ok=True)
+            number = sum(1 for _ in aside.glob(f"{newer}-*"))
+            (self._folder / str(newer)).rename(aside / f"{newer}-{number}")
+        if later:
+            self._manager.reload()
+
+
+@jax.jit
+def fingerprint(state: Any) -> jax.Array:
+    """One number for each array, which changes with any of its bits; the same on any number of devices.
+
+    Args:
+        state: pytree of arrays.
+
+    Returns:
+        [arrays] uint32: sums of the arrays' bits, modulo 2**32, each word times an odd number of its own.
+    """
+
+    def of(array: jax.Array) -> jax.Array:
+        word = {1: jnp.uint8, 2: jnp.uint16}.get(array.dtype.itemsize, jnp.uint32)
+        bits = array.astype(word) if array.dtype == bool else jax.lax.bitcast_convert_type(array, word)
+        bits = bits.reshape(-1).astype(jnp.uint32)
+        return jnp.sum(bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1), dtype=jnp.uint32)
+
+    return jnp.stack([of(leaf) for leaf in jax.tree.leaves(state)])

@@ -1,9 +1,10 @@
 """Configs are data: what every experiment's config has, and the checks that give a one-line error."""
 
+import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -14,6 +15,8 @@ from dfn_jax.files import write_whole
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
 FREE = ("preset", "eval", "mesh", "train.steps", "train.log_every", "train.checkpoint_every")
+
+LOCK = ".lock"  # of a workdir, held by the process that trains there
 
 
 def choose(kind: str, name: str, known: Any) -> Any:
@@ -131,15 +134,19 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
     """Writes the config into a new workdir, or checks that the workdir was begun with the same one.
 
     Args:
         workdir: folder of the run; made where it is missing.
         config: the run's config.
 
+    Returns:
+        A file that must stay open while the workdir is written to: no other process can claim it until then.
+
     Raises:
-        InputError: the workdir belongs to another config; names the entries that differ.
+        InputError: the workdir belongs to another config, of which the entries that differ are named; or another
+            process is at work there.
     """
     path = workdir / "config.json"
     mine = json.loads(config.to_json_best_effort())
@@ -159,7 +166,19 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
                 f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
                 "choose another --workdir, or give the same config"
             )
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(file.name != LOCK for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
+    lock = (workdir / LOCK).open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise InputError(
+            f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
+            "--workdir"
+        ) from error
+    lock.truncate(0)
+    print(os.getpid(), file=lock, flush=True)
     write_whole(path, json.dumps(mine, indent=2) + "\n")
+    return lock

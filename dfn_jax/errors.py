@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training that reached a number that is not finite."""
+
+
+class PreemptedError(RuntimeError):
+    """Training that was asked to end before its last step, and has saved its state; `launch.py` exits with 75."""

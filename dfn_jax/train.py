@@ -1,8 +1,11 @@
 """The one training loop: it knows a task by what it needs of it, and no experiment by name."""
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +18,7 @@ from tqdm import tqdm
 
 from dfn_jax import parallel
 from dfn_jax.checkpoint import Checkpoints
-from dfn_jax.errors import DivergedError
+from dfn_jax.errors import DivergedError, PreemptedError
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.records import Records
 from dfn_jax.tasks.task import Batch, Params, Task
@@ -96,6 +99,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     Raises:
         DivergedError: the loss or a gradient is not finite; no checkpoint holds such a state.
         InputError: the config does not fit the devices or the workdir's checkpoints.
+        PreemptedError: SIGTERM asked for the end; the state is saved.
     """
     mesh = parallel.make_mesh(config.mesh, config.train.batch_size)
     everywhere, split = parallel.replicated(mesh), parallel.by_example(mesh)
@@ -107,11 +111,12 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         donate_argnums=0,
     )
     steps, log_every, checkpoint_every = (config.train[n] for n in ("steps", "log_every", "checkpoint_every"))
-    with Checkpoints(workdir) as checkpoints, Records(workdir) as records:
+    with _termination() as asked_to_end, Checkpoints(workdir) as checkpoints, Records(workdir) as records:
         state = jax.device_put(make_state(task, config), everywhere)
-        if checkpoints.newest() is not None:
+        if checkpoints.any():
             state = checkpoints.restore(state)
         start = int(state.step)
+        checkpoints.set_aside_after(start)
         records.drop_after(start)
         if 0 < start < steps:
             tqdm.write(f"going on from step {start}")
@@ -124,7 +129,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             pending.append(values)
             jax.block_until_ready(pending[-2:][0])  # At most two steps in flight: enough to keep the device busy.
             done = step + 1
-            saving = done % checkpoint_every == 0 or done == steps
+            ending = asked_to_end.is_set()
+            saving = done % checkpoint_every == 0 or done == steps or ending
             if not (saving or done % log_every == 0):
                 continue
             record = _summarise(jax.device_get(pending), first_step=done - len(pending))
@@ -135,7 +141,26 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             progress.set_postfix(loss=f"{record['loss']:.5f}")
             if saving:
                 checkpoints.save(done, state)
+            if ending:
+                break
+    # Only now the last checkpoint is whole.
+    if (done := int(state.step)) < steps:
+        raise PreemptedError(f"asked to end at step {done}, which is saved; the same command goes on from there")
     return state
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, as schedulers send it before they take a machine away."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # Only the main thread may listen to signals.
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summarise(values: list[dict[str, Array]], first_step: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The program as a person runs it: both experiments end to end, and every mistake told in one line."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -92,17 +93,12 @@ def test_another_config_in_the_same_workdir_is_refused(stereo):
     assert "optim.learning_rate (0.001 there, 0.5 here)" in line
 
 
-def test_a_damaged_checkpoint_is_named(stereo, tmp_path):
+def test_a_workdir_in_use_is_refused(stereo):
     workdir, _ = stereo
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(workdir, copy)
-    for path in (copy / "checkpoints" / "4").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    line = fail("--config=experiments/stereo.py:smoke", f"--workdir={copy}", "--mode=evaluate")
-    assert "checkpoints/4" in line
+    with (workdir / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = fail("--config=experiments/stereo.py:smoke", f"--workdir={workdir}")
+    assert f"{workdir} is in use by process" in line
 
 
 def test_steerable_from_one_command(tmp_path):

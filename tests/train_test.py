@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfn_jax.errors import DivergedError, InputError
+from dfn_jax.checkpoint import fingerprint
+from dfn_jax.errors import DivergedError, InputError, PreemptedError
 from dfn_jax.parallel import make_mesh
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks.task import Task
@@ -107,6 +110,75 @@ def test_a_checkpoint_of_another_network_is_an_error(tmp_path):
     other = regression()._replace(init=lambda key: {"w": jnp.zeros(4), "b": jnp.zeros(1)})
     with pytest.raises(InputError, match="cannot be read"):
         restore(other, config(), tmp_path)
+
+
+def damage(folder, how):
+    """Damages a checkpoint on disk."""
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    if how == "truncated":
+        for path in files:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "a bit flipped":
+        # Any bit of the numbers themselves, which lie in the largest file; Orbax compresses what it can.
+        content = bytearray(files[-1].read_bytes())
+        content[len(content) // 2] ^= 1
+        files[-1].write_bytes(content)
+    else:
+        shutil.rmtree(folder)
+        if how == "an empty folder":
+            folder.mkdir()
+
+
+@pytest.mark.parametrize("how", ["truncated", "a bit flipped", "an empty folder", "missing"])
+def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(how, tmp_path, capsys):
+    settings = config(**{"train.log_every": 1})
+    whole = train(regression(), settings, tmp_path)
+    damage(tmp_path / "checkpoints" / "6", how)
+    assert int(restore(regression(), settings, tmp_path).step) == 4
+    again = train(regression(), settings, tmp_path)
+    np.testing.assert_array_equal(whole.params["w"], again.params["w"])
+    assert int(restore(regression(spoil_at=0), settings, tmp_path).step) == 6
+    assert len(read_records(tmp_path / "metrics.jsonl")) == 6
+    named = f"{tmp_path}/checkpoints/6 cannot be read"
+    assert (named in capsys.readouterr().err) == (how != "missing")
+    assert (tmp_path / "damaged_checkpoints" / "6-0").is_dir() == (how != "missing")
+
+
+def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path):
+    train(regression(), config(), tmp_path)
+    for step in ("2", "4", "6"):
+        damage(tmp_path / "checkpoints" / step, "truncated")
+    with pytest.raises(InputError, match=r"checkpoints/6 cannot.*checkpoints/4 cannot.*checkpoints/2 cannot"):
+        train(regression(), config(), tmp_path)
+
+
+def test_the_fingerprint_changes_with_every_bit():
+    values = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    untouched = fingerprint({"w": values})
+    assert fingerprint({"w": values[::-1].copy()}) != untouched
+    for place in (0, 17, 49):
+        for bit in range(32):
+            other = values.copy()
+            other.view(np.uint32)[place] ^= np.uint32(1 << bit)
+            assert fingerprint({"w": other}) != untouched
+
+
+def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
+    settings = config(**{"train.steps": 9, "train.checkpoint_every": 9, "train.log_every": 1})
+    whole = train(regression(), settings, tmp_path / "whole")
+    task = regression()
+
+    def asked_to_end(step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return task.train_batch(step)
+
+    with pytest.raises(PreemptedError, match="at step 6"):
+        train(task._replace(train_batch=asked_to_end), settings, tmp_path / "parts")
+    parts = train(task, settings, tmp_path / "parts")
+    np.testing.assert_array_equal(whole.params["w"], parts.params["w"])
+    losses = [[r["loss"] for r in read_records(tmp_path / run / "metrics.jsonl")] for run in ("whole", "parts")]
+    assert losses[0] == losses[1]
 
 
 def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
