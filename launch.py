@@ -26,23 +26,28 @@ def main(_: list[str]) -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if CACHE.value:
         keep_compiled_programs()
-    from dfn_jax.config import check, claim_workdir
+    from dfn_jax.config import check, check_workdir, claim_workdir
     from dfn_jax.evaluate import evaluate
     from dfn_jax.tasks import make_task
     from dfn_jax.train import restore, train
 
     config = CONFIG.value
     check(config)
+    if MODE.value == "evaluate" and not WORKDIR.value:
+        raise InputError("--mode=evaluate needs --workdir, the folder of the run that is to be evaluated")
     task = make_task(config)
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{config.experiment}-{config.preset}-%Y%m%d-%H%M%S"))
     print(f"workdir: {workdir}", flush=True)
     if MODE.value == "train":
-        task.train_batch(0)  # Data that cannot be used is told before the workdir is claimed.
+        task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
+        task.check_test()
         with claim_workdir(workdir, config):
             state = train(task, config, workdir)
+            folder, evaluation = evaluate(task, config, workdir, state, began=began)
     else:
+        check_workdir(workdir, config)
         state = restore(task, config, workdir)
-    folder, evaluation = evaluate(task, config, workdir, state, began=began)
+        folder, evaluation = evaluate(task, config, workdir, state, began=began)
     print(f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}")
 
 

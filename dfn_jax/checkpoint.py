@@ -21,13 +21,14 @@ KEEP = 3  # newest checkpoints that stay
 class Checkpoints:
     """The checkpoints of one workdir; a context, on whose end all are on disk."""
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, *, read_only: bool = False):
         self._folder = workdir.absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEEP),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
             ),
         )
 

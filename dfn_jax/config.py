@@ -77,8 +77,10 @@ def check(config: ConfigDict) -> None:
     wanted += [("seed", config.seed, 0)]
     wanted += [("data.image_size", size, 1) for size in config.data.image_size]
     for name, value, minimum in wanted:
-        if not isinstance(value, int) or value < minimum:
-            raise InputError(f"config.{name} is {value!r}; it must be a whole number of at least {minimum}")
+        if not isinstance(value, int) or not minimum <= value < 2**32:
+            raise InputError(
+                f"config.{name} is {value!r}; it must be a whole number of at least {minimum}, below 2**32"
+            )
     if len(config.data.image_size) != 2:
         raise InputError(f"config.data.image_size is {config.data.image_size}; it must be (height, width) in pixels")
     if not 0 < config.optim.learning_rate < float("inf"):
@@ -134,6 +136,45 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Checks that a workdir was begun with a config.
+
+    Args:
+        workdir: folder of the run.
+        config: what the command asks for.
+
+    Raises:
+        InputError: there is no run in the workdir, or it belongs to another config; names the entries that differ.
+    """
+    path = workdir / "config.json"
+    try:
+        theirs = _flat(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{workdir} has no config.json, so that no run began there; give the --workdir of one"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
+    except AttributeError as error:
+        raise InputError(f"{path} holds no entries by name; choose another --workdir") from error
+    ours = _flat(json.loads(config.to_json_best_effort()))
+    differ = [
+        f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name) and not name.startswith(FREE)
+    ]
+    if differ:
+        raise InputError(
+            f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
+            "choose another --workdir, or give the same config (preset included)"
+        )
+
+
+def _begun(name: str) -> bool:
+    """Whether a file is what a start leaves that is killed before it has written the config."""
+    return name == LOCK or (name.startswith(".config.json.") and name.endswith(".tmp"))
+
+
 def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
     """Writes the config into a new workdir, or checks that the workdir was begun with the same one.
 
@@ -151,22 +192,8 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
     path = workdir / "config.json"
     mine = json.loads(config.to_json_best_effort())
     if path.exists():
-        try:
-            theirs = _flat(json.loads(path.read_text()))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
-        ours = _flat(mine)
-        differ = [
-            f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
-            for name in sorted(theirs.keys() | ours.keys())
-            if theirs.get(name) != ours.get(name) and not name.startswith(FREE)
-        ]
-        if differ:
-            raise InputError(
-                f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
-                "choose another --workdir, or give the same config"
-            )
-    elif workdir.exists() and any(file.name != LOCK for file in workdir.iterdir()):
+        check_workdir(workdir, config)
+    elif workdir.exists() and not all(_begun(file.name) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / LOCK).open("a+")

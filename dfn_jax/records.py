@@ -1,5 +1,6 @@
 """What a run writes as it goes: `metrics.jsonl`, and the same for TensorBoard where tensorboardX is installed."""
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -50,7 +51,7 @@ class Records:
 
 
 def read_records(path: Path) -> list[dict[str, float]]:
-    """Reads `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
+    """Reads `metrics.jsonl`; lines that are no records, such as a last one that a kill cut short, are passed over.
 
     Args:
         path: of the file, which may be missing.
@@ -59,9 +60,9 @@ def read_records(path: Path) -> list[dict[str, float]]:
         The records, in order, each with its `step`.
     """
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
     return records

@@ -81,7 +81,7 @@ def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         InputError: there is none, or it does not fit the config.
     """
     mesh = parallel.make_mesh(config.mesh, config.train.batch_size)
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         return checkpoints.restore(jax.device_put(make_state(task, config), parallel.replicated(mesh)))
 
 
@@ -123,12 +123,15 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         pending: list[dict[str, Array]] = []
         began = time.monotonic()
         progress = tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=start >= steps)
+        progress.set_description("compiling")
         for step in progress:
             batch = jax.device_put(task.train_batch(step), split)
             state, values = step_function(state, batch)
             pending.append(values)
             jax.block_until_ready(pending[-2:][0])  # At most two steps in flight: enough to keep the device busy.
             done = step + 1
+            if done == start + 1:
+                progress.set_description("training")
             ending = asked_to_end.is_set()
             saving = done % checkpoint_every == 0 or done == steps or ending
             if not (saving or done % log_every == 0):

@@ -4,7 +4,7 @@
     python launch.py --config=experiments/steerable.py:quick --config.eval.name=images --config.eval.dir=FOLDER
 
 Presets: `paper` (5,000 steps of 64 images, Adam 1e-3 halved every 1,000), `quick` (at most two minutes on two CPU
-cores), `smoke` (seconds; for tests). The paper shows the filters and gives no figure.
+cores), `smoke` (four steps, for tests). The paper shows the filters and gives no figure.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
     python launch.py --config=experiments/stereo.py --config.data.name=pairs --config.data.dir=FOLDER
 
 Presets: `paper` (the published recipe: 20,000 steps of 16 pairs, Adam 1e-3 halved every 4,000; meant for a GPU),
-`quick` (minutes on two CPU cores), `smoke` (seconds; for tests).
+`quick` (minutes on two CPU cores), `smoke` (four steps, for tests).
 
 Published, on private highway data, squared error summed over the image: 0.52 in the paper; 1.35 with the authors'
 released code, and 1.70 by its twin without the filter.
@@ -57,7 +57,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "dir": "",
             "image_size": (64, 64),
             "channels": 1,
-            "test_sequences": (),  # to hold out whole; none: the end of every sequence
+            "test_sequences": (),  # kept out of training, their end is tested on; none: the end of every one
             "test_fraction": 0.2,
         },
         "model": {"name": "dfn", "taps": 13, "position_bias": True},  # name: 'dfn', or 'twin' without the filter

@@ -134,6 +134,13 @@ def test_softmax_of_logits_matches_loops(layout, channels, implementation):
     np.testing.assert_allclose(actual, reference.dynamic_local_filter(images, filters, **options), atol=2e-5)
 
 
+@pytest.mark.parametrize("offset", [0, 1e3, 1e6])
+def test_softmaxed_filters_sum_to_one_whatever_all_logits_have_in_common(offset, implementation):
+    logits = np.random.default_rng(0).normal(size=(1, 5, 4, 9)).astype(np.float32) + np.float32(offset)
+    function = compiled(implementation, kernel_size=3, padding="edge", normalize="softmax")
+    np.testing.assert_allclose(function(np.ones((1, 5, 4, 1), np.float32), logits), 1, atol=1e-6)
+
+
 def test_softmax_of_large_logits_is_finite(implementation):
     """Exponentials of 1,000 overflow; those of all but the largest logit vanish."""
     images, logits, options = example("shared", (1, 3, 3, 1), (3, 3))
@@ -177,6 +184,43 @@ def test_second_derivative_of_the_written_gradient():
     with jax.enable_x64(True):
         arrays = jnp.asarray(images, jnp.float64), jnp.asarray(filters, jnp.float64)
         check_grads(function, arrays, order=2, modes=("rev",), atol=1e-5, rtol=1e-5)
+
+
+def test_kernels_of_many_programs(monkeypatch):
+    """Blocks of 16 numbers, so that the last ones are filled in part, of every kernel."""
+    monkeypatch.setattr("dfn_jax.ops.dynamic_local_pallas._ELEMENTS", 16)
+    images, filters, options = example("shared", (2, 3, 5, 2), (2, 2))
+    expected = reference.dynamic_local_filter(images, softmax(filters, -1), **options)
+    functions = {name: compiled(name, **options, normalize="softmax") for name in ("pallas", "patches")}
+    np.testing.assert_allclose(functions["pallas"](images, filters), expected, atol=1e-5)
+    gradients = [
+        jax.jit(jax.grad(lambda *arrays, f=f: jnp.sum(f(*arrays) ** 2), argnums=(0, 1)))(images, filters)
+        for f in functions.values()
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [None, "softmax"])
+def test_gradients_of_bfloat16(normalize, implementation):
+    images, filters, options = example("shared", (1, 4, 4, 1), (3, 3))
+    function = compiled(implementation, **options, normalize=normalize)
+    gradient = jax.jit(jax.grad(lambda *arrays: jnp.sum(function(*arrays).astype(jnp.float32) ** 2), argnums=(0, 1)))
+    halves = jnp.asarray(images, jnp.bfloat16), jnp.asarray(filters, jnp.bfloat16)
+    for half, full in zip(gradient(*halves), gradient(*(a.astype(jnp.float32) for a in halves)), strict=True):
+        assert half.dtype == jnp.bfloat16
+        np.testing.assert_allclose(half.astype(np.float32), full, rtol=0.02, atol=0.02 * np.abs(full).max())
+
+
+def test_the_gradient_under_shard_map():
+    images, filters, options = example("shared", (2, 4, 4, 1), (3, 3))
+    function = functools.partial(dynamic_local_filter, **options, normalize="softmax")
+    gradient = jax.grad(lambda *arrays: jnp.sum(function(*arrays) ** 2), argnums=(0, 1))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.PartitionSpec("data")
+    mapped = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=split, out_specs=split))
+    for ours, whole in zip(mapped(images, filters), jax.jit(gradient)(images, filters), strict=True):
+        np.testing.assert_allclose(ours, whole, atol=1e-6)
 
 
 def test_vmap_of_the_gradient(implementation):
@@ -272,8 +316,9 @@ def test_default_is_shift():
         ({"upsampling": -1}, "upsampling"),
         ({"upsampling": 2, "strides": 2}, "wanted one of the two"),
         ({"implementation": "fast"}, "implementation: got 'fast', wanted None, 'patches', 'shift' or 'pallas'"),
+        ({"images": np.zeros((0, 4, 4, 2), np.float32)}, "none of them 0"),
         ({"normalize": "sum"}, "normalize: got 'sum', wanted None or 'softmax'"),
-        ({"filters": np.zeros((1, 4, 4, 9, 2, 5), np.float32), "implementation": "pallas"}, "wanted no full banks"),
+        ({"filters": np.zeros((1, 4, 4, 9, 2, 5), np.float32), "implementation": "pallas"}, "got full banks"),
         ({"padding": "SAME"}, "padding: got 'SAME'"),
         ({"padding": "valid", "dilation": 2}, "images: got 4x4 pixels"),
     ],

@@ -138,18 +138,38 @@ def test_steerable_from_one_command(tmp_path):
             ("--config=experiments/stereo.py:smoke", "--config.data.name=pairs", "--config.data.dir=/nowhere"),
             "/nowhere",
         ),
-        (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir={empty}"), "train first"),
+        (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir={empty}"), "no run began there"),
         (("--config=experiments/stereo.py:smoke", "--config.data.dir=/tmp"), "give --config.data.name=pairs too"),
         (("--config=experiments/steerable.py:smoke", "--config.eval.dir=/tmp"), "give --config.eval.name=images too"),
+        (
+            (
+                "--config=experiments/stereo.py:smoke",
+                "--config.eval.name=pairs",
+                "--config.eval.dir=/nowhere",
+                "--config.train.steps=100000",  # It is told before training.
+            ),
+            "/nowhere does not exist",
+        ),
+        (("--config=experiments/highway.py:smoke", "--config.model.encoder=(32,)"), "at least 2 whole numbers"),
+        (("--config=experiments/stereo.py:smoke", f"--config.seed={2**64}"), "below 2**32"),
+        (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir="), "needs --workdir"),
         (("--config=experiments/stereo.py:smoke", "extra"), "unexpected argument 'extra'"),
         (("--config=experiments/stereo.py:smoke", "--mode=dream"), "dream"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, wanted, tmp_path):
     filled = (argument.replace("{empty}", str(tmp_path / "none")) for argument in arguments)
-    workdir = () if any("{empty}" in argument for argument in arguments) else (f"--workdir={tmp_path / 'run'}",)
+    workdir = () if any("--workdir" in argument for argument in arguments) else (f"--workdir={tmp_path / 'run'}",)
     assert wanted in fail(*filled, *workdir)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_evaluation_with_another_config_is_refused_and_changes_nothing(stereo):
+    workdir, _ = stereo
+    before = (workdir / "results.json").read_bytes()
+    line = fail("--config=experiments/stereo.py:smoke", f"--workdir={workdir}", "--mode=evaluate", "--config.seed=7")
+    assert "seed (0 there, 7 here)" in line
+    assert (workdir / "results.json").read_bytes() == before
 
 
 def test_a_folder_that_is_no_workdir_is_refused(tmp_path):

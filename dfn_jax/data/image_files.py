@@ -31,10 +31,15 @@ def check_channels(channels: int) -> None:
 
 def existing_folder(path: str | Path) -> Path:
     """Returns `path` as a Path with `~` expanded, or raises InputError where it is no folder."""
-    folder = Path(path).expanduser()
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"data folder {path}: there is no such user; give the folder without ~") from error
     if not folder.is_dir():
         found = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"data folder {folder} {found}; pass the folder that holds the data as data.dir")
+        raise InputError(
+            f"data folder {folder} {found}; give the folder that holds the data as config.data.dir or config.eval.dir"
+        )
     return folder
 
 
@@ -57,7 +62,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 def natural_key(name: str) -> list:
     """Returns a sorting key that puts `frame_2` before `frame_10`, so that order by name is order in time."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def header_size(path: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from dfn_jax.data.image_files import check_channels, unit_range
 from dfn_jax.data.pair_folders import StereoSequence, find_sequences
 from dfn_jax.data.pairs_builder import prepared_source
 from dfn_jax.errors import InputError
+from dfn_jax.files import cache_folder
 
 Split = Literal["train", "test", "all"]
 
@@ -103,7 +104,13 @@ def train_batches(
 
 
 def _read(source: Sequence[dict[str, np.ndarray]], index: int) -> dict[str, np.ndarray]:
-    record = source[index]
+    try:
+        record = source[index]
+    except Exception as error:  # ArrayRecord and TFDS raise whatever the lost bytes happen to lead to
+        raise InputError(
+            f"prepared pair {index} cannot be read ({' '.join(str(error).split())[:100]}); delete "
+            f"{cache_folder() / 'pairs'}, and the pairs are prepared again"
+        ) from error
     example = {"left": unit_range(record["left"]), "right": unit_range(record["right"])}
     if "disparity" in record:
         valid = record["disparity"] > 0

@@ -171,7 +171,15 @@ def prepared_source(
                 f"cannot write prepared pairs to {cache} ({reason}); make room there or choose another folder with "
                 "cache_dir or XDG_CACHE_HOME"
             ) from error
-    return _open(config, cache)
+    try:
+        source = _open(config, cache)
+        source[0]
+    except Exception as error:  # ArrayRecord and TFDS raise whatever the lost bytes happen to lead to
+        raise InputError(
+            f"the prepared pairs in {cache / StereoPairs.name / name} cannot be read "
+            f"({' '.join(str(error).split())[:100]}); delete that folder, and they are prepared again"
+        ) from error
+    return source
 
 
 def _fingerprint(data_dir: Path, pairs: tuple[Pair, ...], image_size: tuple[int, int], channels: int) -> str:

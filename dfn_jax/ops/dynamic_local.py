@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from dfn_jax.ops.arguments import accumulation_dtype, floating_array, positive_pair
-from dfn_jax.ops.dynamic_local_pallas import filter_pallas
 from dfn_jax.ops.dynamic_local_patches import filter_patches
 from dfn_jax.ops.dynamic_local_shift import FEW_CHANNELS, filter_shift
 
-_IMPLEMENTATIONS = {"patches": filter_patches, "shift": filter_shift, "pallas": filter_pallas}
+_IMPLEMENTATIONS = ("patches", "shift", "pallas")
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect"}
 
 
@@ -50,9 +49,10 @@ def dynamic_local_filter(
             computed inside the filtering, and filters are never written, where at most four channels share one and
             the implementation is not 'patches'; for pictures, `softmax_filters` gives them.
         implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is differentiable
-            in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, which elsewhere are interpreted,
-            slowly; no full banks), or None for 'shift'. The last two have gradients written by hand, which hold no
-            neighbourhoods either; with full banks, or with more than four channels to a filter, that of 'shift' is
+            in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU interpreted, slowly; no
+            full banks, less than 2**31 numbers in any array), or None for 'shift', on a CPU the fastest in every case
+            measured; on a GPU nothing has been measured yet. The last two have gradients written by hand, which hold
+            no neighbourhoods either; with full banks, or with more than four channels to a filter, that of 'shift' is
             the compiler's.
 
     Returns:
@@ -69,8 +69,8 @@ def dynamic_local_filter(
     kernel_size = positive_pair(kernel_size, "kernel_size")
     strides, dilation = positive_pair(strides, "strides"), positive_pair(dilation, "dilation")
     upsampling = positive_pair(upsampling, "upsampling")
-    if images.ndim != 4:
-        raise ValueError(f"images: got shape {images.shape}, wanted [N, H, W, C].")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images: got shape {images.shape}, wanted [N, H, W, C], none of them 0.")
     if upsampling != (1, 1) and strides != (1, 1):
         raise ValueError(f"strides: got {strides} together with upsampling {upsampling}, wanted one of the two.")
     if padding not in (*_PAD_MODES, "valid"):
@@ -81,12 +81,8 @@ def dynamic_local_filter(
         raise ValueError(f"implementation: got {implementation!r}, wanted None, 'patches', 'shift' or 'pallas'.")
     output_size = _output_size(images.shape[1:3], kernel_size, strides, dilation, padding, upsampling)
     _check_filters(filters, images, kernel_size, output_size)
-    implementation = implementation or "shift"
-    if implementation == "pallas" and (filters.ndim == 6 or filters.size >= 2**31):
-        raise ValueError(
-            f"implementation: 'pallas' got filters of shape {filters.shape}, wanted no full banks and fewer than 2**31 "
-            f"numbers; 'shift' takes them."
-        )
+    if implementation == "pallas" and filters.ndim == 6:
+        raise ValueError(f"filters: got full banks {filters.shape}, wanted none for 'pallas'; 'shift' takes them.")
 
     padded = _pad(images.astype(accumulation_dtype(images, filters)), kernel_size, dilation, padding)
     for axis, factor in enumerate(upsampling, start=1):
@@ -94,10 +90,18 @@ def dynamic_local_filter(
     dilation = (dilation[0] * upsampling[0], dilation[1] * upsampling[1])
     filters = filters[:, :, :, None] if filters.ndim == 4 else filters
     softmax = normalize == "softmax"
-    if softmax and (filters.ndim == 6 or images.shape[3] > FEW_CHANNELS * filters.shape[3]):
+    few = filters.ndim == 5 and images.shape[3] <= FEW_CHANNELS * filters.shape[3]
+    if softmax and not (few and implementation != "patches"):
         filters = jax.nn.softmax(filters.astype(padded.dtype), axis=3 if filters.ndim == 6 else 4)
         softmax = False
-    output = _IMPLEMENTATIONS[implementation](padded, filters, kernel_size, strides, dilation, softmax)
+    if implementation == "patches":
+        output = filter_patches(padded, filters, kernel_size, strides, dilation)
+    elif implementation == "pallas":
+        from dfn_jax.ops.dynamic_local_pallas import filter_pallas  # Loads compilers that no one else needs.
+
+        output = filter_pallas(padded, filters, kernel_size, strides, dilation, softmax)
+    else:
+        output = filter_shift(padded, filters, kernel_size, strides, dilation, softmax)
     return output.astype(images.dtype)
 
 
@@ -116,7 +120,7 @@ def _check_filters(filters, images, kernel_size, output_size):
     grid = (images.shape[0], *output_size)
     shared = filters.ndim == 4 and filters.shape[3] == taps
     grouped = filters.ndim == 5 and filters.shape[4] == taps and filters.shape[3] and channels % filters.shape[3] == 0
-    banks = filters.ndim == 6 and filters.shape[3:5] == (taps, channels)
+    banks = filters.ndim == 6 and filters.shape[3:5] == (taps, channels) and filters.shape[5]
     if filters.shape[:3] != grid or not (shared or grouped or banks):
         n, h, w = grid
         raise ValueError(

@@ -18,7 +18,7 @@ from jax.experimental.pallas import triton
 
 _ELEMENTS = 4096  # of the filters, held by one program
 _WARPS = 4
-_PIXELS = 128  # of the image gradient, made by one program
+_PIXELS = 128  # of the image gradient, made by one program at the most
 
 
 class _Geometry(NamedTuple):
@@ -57,7 +57,7 @@ def filter_pallas(padded, filters, kernel_size, strides, dilation, softmax) -> A
     Args:
         padded: [N, Hp, Wp, C], in the dtype to accumulate in; the window of the output position (y, x) starts at
             (y * stride, x * stride).
-        filters: [N, H', W', G, K], with fewer than 2**31 elements.
+        filters: [N, H', W', G, K].
         kernel_size: (kh, kw), in taps.
         strides: (vertical, horizontal), in pixels.
         dilation: (vertical, horizontal), in pixels.
@@ -66,8 +66,14 @@ def filter_pallas(padded, filters, kernel_size, strides, dilation, softmax) -> A
     Returns:
         [N, H', W', C] in the dtype of `padded`.
 
+    Raises:
+        ValueError: an array has 2**31 numbers or more, which the kernels cannot count.
+
     Source: De Brabandere et al., NIPS 2016, Section 3.2, Eq. 2.
     """
+    largest = max(padded.size, filters.size, math.prod(filters.shape[:3]) * padded.shape[3])
+    if largest + _ELEMENTS >= 2**31:
+        raise ValueError(f"implementation: 'pallas' got an array of {largest} numbers, wanted fewer than 2**31.")
     geometry = _Geometry(padded.shape, filters.shape, kernel_size, strides, dilation, softmax)
     return _filter(geometry, padded, filters)
 
@@ -77,29 +83,33 @@ def _filter(geometry: _Geometry, padded: Array, filters: Array) -> Array:
     return _forward(geometry, padded, filters)[0]
 
 
-def _forward(geometry: _Geometry, padded: Array, filters: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+def _forward(geometry: _Geometry, padded: Array, filters: Array) -> tuple[Array, tuple[Array, ...]]:
     batch, height, width, groups, taps = geometry.filters
-    output, normaliser = _call(
+    row = ((geometry.rows,), padded.dtype)
+    output, *statistics = _call(
         functools.partial(_output_kernel, geometry),
-        [((geometry.rows * geometry.channels,), padded.dtype), ((geometry.rows,), padded.dtype)],
+        [((geometry.rows * geometry.channels,), padded.dtype), row, row],
         geometry.rows,
         _rows_of_a_program(taps),
     )(padded.reshape(-1), filters.reshape(-1))
-    return output.reshape(batch, height, width, groups * geometry.channels), (padded, filters, normaliser)
+    return output.reshape(batch, height, width, groups * geometry.channels), (padded, filters, *statistics)
 
 
-def _backward(geometry: _Geometry, residuals: tuple[Array, Array, Array], gradient: Array) -> tuple[Array, Array]:
-    padded, filters, normaliser = residuals
+def _backward(geometry: _Geometry, residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, Array]:
+    padded, filters, *statistics = residuals
     taps, gradient = geometry.filters[4], gradient.reshape(-1)
     (of_filters,) = _call(
         functools.partial(_filters_gradient_kernel, geometry),
         [((filters.size,), filters.dtype)],
         geometry.rows,
         _rows_of_a_program(taps),
-    )(padded.reshape(-1), filters.reshape(-1), normaliser, gradient)
+    )(padded.reshape(-1), filters.reshape(-1), *statistics, gradient)
     (of_images,) = _call(
-        functools.partial(_images_gradient_kernel, geometry), [((padded.size,), padded.dtype)], padded.size, _PIXELS
-    )(filters.reshape(-1), normaliser, gradient)
+        functools.partial(_images_gradient_kernel, geometry),
+        [((padded.size,), padded.dtype)],
+        padded.size,
+        min(_PIXELS, _rows_of_a_program(geometry.kernel[1])),
+    )(filters.reshape(-1), *statistics, gradient)
     return of_images.reshape(padded.shape), of_filters.reshape(filters.shape)
 
 
@@ -121,7 +131,7 @@ def _call(kernel: Callable, outputs: list, work: int, portion: int) -> Callable:
         compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=1),
     )
     # Without the parameters, jax 0.10 would give the kernels to another compiler than later versions.
-    return lambda *arrays: lax.platform_dependent(*arrays, cuda=call(), rocm=call(), default=call(interpret=True))
+    return lambda *arrays: lax.platform_dependent(*arrays, cuda=call(), rocm=call(), cpu=call(interpret=True))
 
 
 def _rows_of_a_program(taps: int) -> int:
@@ -137,10 +147,10 @@ def _split(index: Array, *sizes: int) -> list[Array]:
     return [index, *reversed(coordinates)]
 
 
-def _filters_of(geometry: _Geometry, rows: Array, filters_ref, normaliser: Array | None) -> tuple[Array, Array, Array]:
-    """What a program holds: filters [rows, taps], made of logits if they are; where taps are; and the normaliser.
+def _filters_of(geometry: _Geometry, rows: Array, filters_ref, statistics: tuple | None) -> tuple[Array, tuple]:
+    """What a program holds: filters [rows, taps], made of logits if they are, and their statistics.
 
-    The normaliser of a row is the logarithm of the sum of its exponentials.
+    The statistics of a row are the largest logit and the logarithm of the sum of exp(logit - largest).
     """
     taps = geometry.filters[4]
     tap = jnp.arange(pl.next_power_of_2(taps), dtype=jnp.int32)
@@ -149,12 +159,13 @@ def _filters_of(geometry: _Geometry, rows: Array, filters_ref, normaliser: Array
     values = triton.load(filters_ref.at[rows[:, None] * taps + tap[None, :]], mask=valid, other=other)
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     if not geometry.softmax:
-        return values, valid, jnp.zeros(rows.shape, values.dtype)
-    if normaliser is None:
+        return values, (jnp.zeros(rows.shape, values.dtype),) * 2
+    if statistics is None:
         # Rows past the end have no largest logit.
         largest = jnp.where(rows < geometry.rows, jnp.max(values, axis=1), 0)
-        normaliser = largest + jnp.log(jnp.sum(jnp.exp(values - largest[:, None]), axis=1))
-    return jnp.exp(values - normaliser[:, None]), valid, normaliser
+        statistics = largest, jnp.log(jnp.sum(jnp.exp(values - largest[:, None]), axis=1))
+    largest, logarithm = statistics
+    return jnp.exp(values - largest[:, None] - logarithm[:, None]), statistics
 
 
 def _neighbourhoods(geometry: _Geometry, rows: Array) -> Array:
@@ -169,11 +180,15 @@ def _neighbourhoods(geometry: _Geometry, rows: Array) -> Array:
     return (corner[:, None] + offset[None, :]) * channels + group[:, None] * geometry.channels
 
 
-def _output_kernel(geometry: _Geometry, rows: Array, padded_ref, filters_ref, output_ref, normaliser_ref) -> None:
-    """Output and normalisers of some rows."""
+def _output_kernel(
+    geometry: _Geometry, rows: Array, padded_ref, filters_ref, output_ref, largest_ref, logarithm_ref
+) -> None:
+    """Output and statistics of some rows."""
     present = rows < geometry.rows
-    filters, valid, normaliser = _filters_of(geometry, rows, filters_ref, None)
-    triton.store(normaliser_ref.at[rows], normaliser.astype(normaliser_ref.dtype), mask=present)
+    filters, statistics = _filters_of(geometry, rows, filters_ref, None)
+    for reference, values in zip((largest_ref, logarithm_ref), statistics, strict=True):
+        triton.store(reference.at[rows], values.astype(reference.dtype), mask=present)
+    valid = present[:, None] & (jnp.arange(filters.shape[1]) < geometry.filters[4])[None, :]
     index = _neighbourhoods(geometry, rows)
 
     def filter_channel(channel: Array, _: None) -> None:
@@ -185,7 +200,7 @@ def _output_kernel(geometry: _Geometry, rows: Array, padded_ref, filters_ref, ou
 
 
 def _filters_gradient_kernel(
-    geometry: _Geometry, rows: Array, padded_ref, filters_ref, normaliser_ref, gradient_ref, output_ref
+    geometry: _Geometry, rows: Array, padded_ref, filters_ref, largest_ref, logarithm_ref, gradient_ref, output_ref
 ) -> None:
     """Gradient of the filters, or of the logits, of some rows."""
     present, taps = rows < geometry.rows, geometry.filters[4]
@@ -200,14 +215,14 @@ def _filters_gradient_kernel(
 
     total = lax.fori_loop(0, geometry.channels, add_channel, jnp.zeros(index.shape, padded_ref.dtype))
     if geometry.softmax:
-        normaliser = triton.load(normaliser_ref.at[rows], mask=present, other=0.0)
-        filters, _, _ = _filters_of(geometry, rows, filters_ref, normaliser)
+        statistics = [triton.load(row.at[rows], mask=present, other=0.0) for row in (largest_ref, logarithm_ref)]
+        filters, _ = _filters_of(geometry, rows, filters_ref, statistics)
         total = filters * (total - jnp.sum(filters * total, axis=1)[:, None])
     triton.store(output_ref.at[rows[:, None] * taps + tap[None, :]], total.astype(output_ref.dtype), mask=valid)
 
 
 def _images_gradient_kernel(
-    geometry: _Geometry, pixels: Array, filters_ref, normaliser_ref, gradient_ref, output_ref
+    geometry: _Geometry, pixels: Array, filters_ref, largest_ref, logarithm_ref, gradient_ref, output_ref
 ) -> None:
     """Gradient of some pixels of the padded images: from every output that read them, row of taps by row of taps."""
     _, height, width, groups, taps = geometry.filters
@@ -229,8 +244,10 @@ def _images_gradient_kernel(
         index = filter_row * taps + tap_row * kw + tap_column[None, :]
         weights = triton.load(filters_ref.at[index], mask=valid, other=0.0).astype(total.dtype)
         if geometry.softmax:
-            normaliser = triton.load(normaliser_ref.at[filter_row], mask=valid, other=0.0)
-            weights = jnp.exp(weights - normaliser)
+            largest, logarithm = (
+                triton.load(row.at[filter_row], mask=valid, other=0.0) for row in (largest_ref, logarithm_ref)
+            )
+            weights = jnp.exp(weights - largest - logarithm)
         index = position * channels + channel[:, None]
         gradient = triton.load(gradient_ref.at[index], mask=valid, other=0.0)
         return total + jnp.sum(weights * gradient, axis=1)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def filter_patches(padded, filters, kernel_size, strides, dilation, softmax) -> jax.Array:
+def filter_patches(padded, filters, kernel_size, strides, dilation) -> jax.Array:
     """Gathers all neighbourhoods, then multiplies them with the filters.
 
     Args:
@@ -14,7 +14,6 @@ def filter_patches(padded, filters, kernel_size, strides, dilation, softmax) -> 
         kernel_size: (kh, kw), in taps.
         strides: (vertical, horizontal), in pixels.
         dilation: (vertical, horizontal), in pixels.
-        softmax: whether `filters` are logits, of which a softmax over the taps makes filters; not of full banks.
 
     Returns:
         [N, H', W', C], or [N, H', W', F] for full banks, in the dtype of `padded`.
@@ -23,6 +22,7 @@ def filter_patches(padded, filters, kernel_size, strides, dilation, softmax) -> 
     """
     batch, height, width = filters.shape[:3]
     channels = padded.shape[3]
+    exact = jax.lax.Precision.HIGHEST
     patches = jax.lax.conv_general_dilated_patches(
         padded,
         kernel_size,
@@ -30,13 +30,12 @@ def filter_patches(padded, filters, kernel_size, strides, dilation, softmax) -> 
         "VALID",
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=jax.lax.Precision.HIGHEST,  # gathering must not round
+        precision=exact,  # gathering must not round
     )
     if filters.ndim == 6:
         patches = patches.reshape(batch, height, width, channels, -1)
-        return jnp.einsum("nhwck,nhwkcf->nhwf", patches, filters)
-    if softmax:
-        filters = jax.nn.softmax(filters.astype(padded.dtype))
+        return jnp.einsum("nhwck,nhwkcf->nhwf", patches, filters, precision=exact)
     groups, taps = filters.shape[3:]
     patches = patches.reshape(batch, height, width, groups, channels // groups, taps)
-    return jnp.einsum("nhwgck,nhwgk->nhwgc", patches, filters).reshape(batch, height, width, channels)
+    output = jnp.einsum("nhwgck,nhwgk->nhwgc", patches, filters, precision=exact)
+    return output.reshape(batch, height, width, channels)

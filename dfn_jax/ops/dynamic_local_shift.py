@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Pair = tuple[int, int]
+Statistics = tuple[Array, Array]
 FEW_CHANNELS = 4  # that share a filter; with more, the images are what is read
 
 
@@ -74,19 +75,19 @@ def _shifted_rows(padded: Array, size: Pair, taps: _Taps) -> list[list[Array]]:
 def _add_rows(shifted_rows: list[list[Array]], filters: Array) -> Array:
     banks = lax.split(filters, [len(row) for row in shifted_rows], axis=3)
     return sum(
-        jnp.einsum("nhwkc,nhwkcf->nhwf", jnp.stack(row, axis=3), bank)
+        jnp.einsum("nhwkc,nhwkcf->nhwf", jnp.stack(row, axis=3), bank, precision=lax.Precision.HIGHEST)
         for row, bank in zip(shifted_rows, banks, strict=True)
     )
 
 
-def _add_taps(padded: Array, filters: Array, normaliser: Array | None, taps: _Taps) -> Array:
-    """The output [N, H', W', C]; a normaliser [N, H', W', G] makes filters of logits."""
+def _add_taps(padded: Array, filters: Array, statistics: Statistics | None, taps: _Taps) -> Array:
+    """The output [N, H', W', C]; statistics say that the filters are logits."""
     images = [image for row in _shifted_rows(padded, filters.shape[1:3], taps) for image in row]
     # The transpose of a split is one concatenation; that of indexing would be a padded sum for every tap.
     split = lax.split(filters, [1] * filters.shape[4], axis=4)
     weights = [weight.squeeze(4) for weight in split]
-    if normaliser is not None:
-        weights = [jnp.exp(weight - normaliser) for weight in weights]
+    if statistics:
+        weights = [_softmax(weight, statistics) for weight in weights]
     share = padded.shape[3] // filters.shape[3]
     return sum(jnp.repeat(weight, share, axis=3) * image for weight, image in zip(weights, images, strict=True))
 
@@ -97,21 +98,30 @@ def _filter(taps: _Taps, softmax: bool, padded: Array, filters: Array) -> Array:
 
 
 def _forward(taps: _Taps, softmax: bool, padded: Array, filters: Array) -> tuple[Array, tuple]:
-    normaliser = _normaliser(filters.astype(padded.dtype)) if softmax else None
-    output = _add_taps(padded, filters, normaliser, taps)
-    return output, (padded, filters, normaliser, output if softmax else None)
+    statistics = _statistics(filters.astype(padded.dtype)) if softmax else None
+    output = _add_taps(padded, filters, statistics, taps)
+    return output, (padded, filters, statistics, output if softmax else None)
 
 
-def _normaliser(logits: Array) -> Array:
-    """The logarithm of the sum of a filter's exponentials, [N, H', W', G]."""
+def _statistics(logits: Array) -> Statistics:
+    """Of each filter, [N, H', W', G]: the largest logit, and the logarithm of the sum of exp(logit - largest).
+
+    Their sum would round away what distinguishes large logits.
+    """
     largest = jnp.max(logits, axis=4)
-    return largest + jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=4))
+    return largest, jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=4))
+
+
+def _softmax(logits: Array, statistics: Statistics) -> Array:
+    """Filters of logits; all [N, H', W', G], or with an axis for the taps."""
+    largest, logarithm = statistics
+    return jnp.exp(logits - largest - logarithm)
 
 
 def _backward(taps: _Taps, softmax: bool, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
-    padded, filters, normaliser, output = residuals
+    padded, filters, statistics, output = residuals
     gradient = gradient.reshape(*gradient.shape[:3], filters.shape[3], -1)
-    weights = jnp.exp(filters - normaliser[..., None]) if softmax else filters
+    weights = _softmax(filters, jax.tree.map(lambda row: row[..., None], statistics)) if softmax else filters
     pixels = padded.reshape(*padded.shape[:3], filters.shape[3], -1)
     of_filters = sum(
         gradient[..., channel, None] * _windows(pixels[..., channel], filters.shape[1:3], taps)
@@ -180,7 +190,7 @@ def _add_taps_transposed(weights: Array, gradient: Array, shape: tuple[int, ...]
 
     # The loop keeps the compiler from adding up rows of taps again for every row of the image.
     down = (kh - 1) * tall // row_step + height
-    total = lax.fori_loop(0, kh, add_row, jnp.zeros((batch, down, row_step, across, shape[3]), rows.dtype))
+    total = lax.fori_loop(0, kh, add_row, jnp.zeros_like(rows, shape=(batch, down, row_step, across, shape[3])))
     total = total.reshape(batch, down * row_step, across, shape[3])
     total = lax.slice_in_dim(total, 0, min(shape[1], down * row_step), axis=1)
     return jnp.pad(total, ((0, 0), (0, shape[1] - total.shape[1]), (0, 0), (0, 0)))

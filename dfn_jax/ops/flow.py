@@ -1,5 +1,7 @@
 """What filters tell: the displacement they apply, and how sure they are of it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +85,7 @@ def filter_confidence(filters) -> jax.Array:
     Source: Normalised entropy (efficiency); Shannon, 1948.
     """
     filters = _filters(filters)
-    return jnp.clip(1 - filter_entropy(filters) / np.log(max(filters.shape[-1], 2)), 0, 1)
+    return jnp.clip(1 - filter_entropy(filters) / math.log(max(filters.shape[-1], 2)), 0, 1)
 
 
 def _filters(filters):

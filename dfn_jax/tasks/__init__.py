@@ -10,6 +10,7 @@ from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
 __all__ = ["TASKS", "Batch", "Evaluation", "Params", "Task", "make_task"]
 
 TASKS = ("stereo", "steerable", "video")
+EXPERIMENTS = {"stereo": "stereo", "steerable": "steerable", "moving_mnist": "video", "highway": "video"}
 
 
 def make_task(config: ConfigDict) -> Task:
@@ -26,4 +27,6 @@ def make_task(config: ConfigDict) -> Task:
     """
     if config.task not in TASKS:
         raise InputError(f"config.task is {config.task!r}; known tasks: {', '.join(TASKS)}")
+    if config.task != EXPERIMENTS.get(config.experiment, config.task):
+        raise InputError(f"config.task is {config.task!r}; {config.experiment} is {EXPERIMENTS[config.experiment]}")
     return importlib.import_module(f"dfn_jax.tasks.{config.task}").make_task(config)

@@ -51,6 +51,7 @@ def make_task(config: ConfigDict) -> Task:
         train_batch=lambda step: complete(step, train_images(step)),
         evaluate=lambda params: _evaluate(config, network, params),
         loss_name="squared error, mean over pixels",
+        check_test=lambda: _test_images(config),
     )
 
 
@@ -67,9 +68,8 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
 def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Evaluation:
     """Compares the learned filters with the true ones, and what both make of test images."""
     angles = (jnp.arange(UNSEEN_ANGLES) + 0.5) * (2 * jnp.pi / UNSEEN_ANGLES)
-    name = config.eval.name or config.data.name
-    folder = config.eval.dir or config.data.dir
-    pixels = steerable.centred(jnp.asarray(_images(config, name, folder, UNSEEN_ANGLES, TEST_SEED)(0)))
+    data, draw = _test_images(config)
+    pixels = steerable.centred(jnp.asarray(draw(0)))
     output = jax.jit(network.apply)(params, pixels, angles)
     targets, truth = steerable.steer(pixels, angles), steerable.oriented_filters(angles)
     results = {
@@ -79,7 +79,6 @@ def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Eval
         "mse_per_image": float(metrics.squared_error_per_image(output.prediction, targets).mean()),
         "baseline_zero_mse_per_image": float(metrics.squared_error_per_image(0 * targets, targets).mean()),
     }
-    data = f"{len(pixels)} images of {Path(folder).resolve().name}" if name == "images" else "procedural texture"
     headline = (
         f"The learned filters differ from the true ones by {100 * results['filter_relative_error']:.2f} % on average "
         f"over {UNSEEN_ANGLES} angles ({100 * results['filter_relative_error_worst']:.2f} % at worst)."
@@ -97,6 +96,15 @@ def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Eval
         caption=f"Errors are norms of differences over norms of the truth. Images: {data}.",
     )
     return Evaluation(data, headline, results, [_ring(params, network), _examples(pixels, output, targets), table])
+
+
+def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
+    """What to test on, in words, and batches of it by step."""
+    name, folder = config.eval.name or config.data.name, config.eval.dir or config.data.dir
+    draw = _images(config, name, folder, UNSEEN_ANGLES, TEST_SEED)
+    return (
+        f"{UNSEEN_ANGLES} images of {Path(folder).resolve().name}" if name == "images" else "procedural texture"
+    ), draw
 
 
 def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Stereo prediction (Section 4.3): the right view from the left, and disparity read off the filters, without labels."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -62,6 +62,7 @@ def make_task(config: ConfigDict) -> Task:
             *_test_examples(config), lambda left: predict(params, left), largest_shift=config.model.taps // 2
         ),
         loss_name="squared error, mean over pixels",
+        check_test=lambda: None if _test_name(config) == "highway" else _test_pairs(config),
     )
 
 
@@ -116,8 +117,8 @@ def _train_batches(config: ConfigDict) -> Callable[[int], Batch]:
 
 def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     """The test set: what it is, and its arrays, all examples along the first axis."""
-    name, count = config.eval.name or config.data.name, config.eval.examples
-    if name == "highway":
+    count = config.eval.examples
+    if _test_name(config) == "highway":
         key = jax.random.fold_in(jax.random.key(TEST_SEED), 2)
         size = {"batch_size": BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
         batches = [
@@ -126,11 +127,21 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
         ]
         examples = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
         return f"{count} scenes of the highway renderer that training never sees", examples
+    words, found = _test_pairs(config)
+    count = min(count, len(found))
+    examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in range(count)))
+    return f"{count} of the {len(found)} {words}", examples
+
+
+def _test_name(config: ConfigDict) -> str:
+    return config.eval.name or config.data.name
+
+
+def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
+    """Real pairs to test on: what they are, and their examples by index."""
     from dfn_jax.data import pairs
 
     folder = configs.data_folder(config.eval.dir or config.data.dir, "pairs")
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
-    count = min(count, len(found))
-    examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in range(count)))
-    return f"{count} real pairs of {Path(folder).resolve().name} ({split} of {len(found)})", examples
+    return f"real pairs of {Path(folder).resolve().name} ({split})", found

@@ -36,6 +36,7 @@ class Task(NamedTuple):
         train_batch: step -> batch; a pure function of the step (and of the config's seed).
         evaluate: parameters -> Evaluation, on data that training never sees.
         loss_name: what the loss is, for the learning curve.
+        check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
     """
 
     init: Callable[[Array], Params]
@@ -43,3 +44,4 @@ class Task(NamedTuple):
     train_batch: Callable[[int], Batch]
     evaluate: Callable[[Params], Evaluation]
     loss_name: str
+    check_test: Callable[[], object] = lambda: None

@@ -78,14 +78,25 @@ def make_task(config: ConfigDict) -> Task:
             probabilities=config.loss == "binary_cross_entropy",
         ),
         loss_name=loss_name,
+        check_test=tested.test_set,
     )
 
 
 def _check(config: ConfigDict) -> None:
-    if config.data.name != "moving_mnist":
+    if config.experiment != "moving_mnist":
         configs.check_data(config, ("highway", "video"))
+    elif config.data.name != "moving_mnist":
+        raise InputError(f"config.data.name is {config.data.name!r}; this experiment has moving_mnist alone")
     elif config.eval.name or config.eval.dir:
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
+    for name, least in (("encoder", 2), ("coarse", 0), ("fine", 1)):
+        widths = config.model[name]
+        if len(widths) < least or not all(isinstance(width, int) and width > 0 for width in widths):
+            raise InputError(
+                f"config.model.{name} is {tuple(widths)}; it must be at least {least} whole numbers, channels of layers"
+            )
+    if config.model.features < 1:
+        raise InputError(f"config.model.features is {config.model.features}; it must be at least 1")
     for name, value, minimum in (
         ("data.input_frames", config.data.input_frames, config.model.window),
         ("data.target_frames", config.data.target_frames, 1),

@@ -110,7 +110,7 @@ def _headline(results: dict[str, float], data: str) -> str:
     rival = min(RIVALS, key=lambda title: results[RIVALS[title] + name])
     text = f"{results[name]:.2f} {unit} a frame, where the {rival} has {results[RIVALS[rival] + name]:.2f}"
     if "target_entropy_nats" in results:
-        text += f" and no predictor less than {results['target_entropy_nats']:.2f}"
+        text += f" and no predictor less than {results['target_entropy_nats']:.2f}, the entropy of grey targets"
     if "flow_epe_noc" in results:
         text += (
             f"; the flow read off the filters is off by {results['flow_epe_noc']:.2f} px, where no motion is off by "
@@ -181,7 +181,7 @@ def _movie(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
     width = max(image.shape[1] for image in images)
     images = [np.pad(i, ((0, 0), (width - i.shape[1], 0), (0, 0)), constant_values=255) for i in images]
     caption = (
-        f"Above what happens, below the {known} given frames and then the prediction, each frame made of the last."
+        f"Top: the real sequence. Bottom: the {known} given frames, then predictions, each made of the last frame."
     )
     return Picture("movie", "It moves", visualize.to_gif(np.stack(images)), caption, wide=True)
 
