@@ -43,4 +43,5 @@ def write_rows(rows: list[dict], path: str | None) -> None:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     if path:
         origin = {"hardware": hardware(), "versions": versions(), "commit": commit()}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps([row | origin for row in rows], indent=2) + "\n")
