@@ -132,6 +132,9 @@ def torchs(case: Case, arrays: tuple, device: str, dtype: str, *, compiled: bool
 
 def measure(case: Case, *, with_gradient: bool, rounds: int) -> list[dict]:
     """The rows of one case and pass."""
+    import torch
+
+    torch.compiler.reset()  # After eight cases it would no longer compile, but run as it is.
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     arrays = inputs(case)
     on_device = jax.device_put(tuple(jnp.asarray(values, case.dtype) for values in arrays))

@@ -134,7 +134,7 @@ def main() -> None:
     rows = []
     for experiment in CASES[:1] if arguments.quick else CASES:
         rows += measure(experiment, quick=arguments.quick, rounds=arguments.rounds)
-    write_rows(rows, arguments.json)
+        write_rows(rows, arguments.json)  # after each, so that what ends early is not lost
 
 
 if __name__ == "__main__":
