@@ -59,22 +59,24 @@ def draw_sequences(digits: Array, corners: Array, *, image_size: tuple[int, int]
     Returns:
         [N, T, H, W, 1] float32 in [0, 1].
     """
-    # Shifting is a product with a matrix of zeros and ones from either side; whole numbers up to 255 are exact in
-    # every type that a device may multiply in.
-    rows, columns = (
-        (jnp.arange(image_size[axis])[:, None] == corners[..., axis, None, None] + jnp.arange(digits.shape[2 + axis]))
-        for axis in (0, 1)
-    )
-    frames = jnp.zeros((digits.shape[0], corners.shape[0], *image_size), jnp.float32)
-    for digit in range(digits.shape[1]):  # one by one: the frames are the largest thing here
-        drawn = jnp.einsum(
-            "tnyh,nhw,tnxw->ntyx",
-            rows[:, :, digit].astype(jnp.float32),
-            digits[:, digit].astype(jnp.float32),
-            columns[:, :, digit].astype(jnp.float32),
+    samples, frames = digits.shape[0], corners.shape[0]
+    free = [image_size[axis] - digits.shape[2 + axis] for axis in (0, 1)]
+    # A frame is a window of the digit with as much black around it as it can be away from any edge.
+    padded = jnp.pad(digits, ((0, 0), (0, 0), *((space, space) for space in free)))
+    windows = lax.GatherDimensionNumbers(offset_dims=(2, 3), collapsed_slice_dims=(0,), start_index_map=(0, 1, 2))
+    drawn = jnp.zeros((samples, frames, *image_size), jnp.uint8)
+    for digit in range(digits.shape[1]):
+        corner = jnp.moveaxis(jnp.array(free) - corners[:, :, digit], 0, 1)
+        sample = jnp.broadcast_to(jnp.arange(samples)[:, None, None], (samples, frames, 1))
+        window = lax.gather(
+            padded[:, digit],
+            jnp.concatenate([sample, corner], -1),
+            windows,
+            (1, *image_size),
+            mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
         )
-        frames = jnp.maximum(frames, drawn)
-    return frames[..., None] / 255
+        drawn = jnp.maximum(drawn, window)
+    return drawn[..., None].astype(jnp.float32) / 255
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "count", "frames", "image_size"))
