@@ -4,7 +4,7 @@
     python launch.py --config=experiments/stereo.py --config.data.name=pairs --config.data.dir=FOLDER
 
 Presets: `paper` (the published recipe: 20,000 steps of 16 pairs, Adam 1e-3 halved every 4,000; meant for a GPU),
-`quick` (five minutes on two CPU cores: squared error 3.36 summed over the image, where the best shift per row has 7.65),
+`quick` (five minutes on two CPU cores: 3.36 summed over the image, where the best shift per row has 7.65),
 `smoke` (four steps, for tests).
 
 Published, on private highway data, squared error summed over the image: 0.52 in the paper; 1.35 with the authors'
