@@ -178,12 +178,34 @@ def test_gradients(layout, channels, options, normalize, implementation):
     skip_without_banks(layout, implementation)
     kernel_size = (2, 2) if layout == "banks" else (2, 3)
     images, filters, options = example(layout, (2, 3, 5, channels), kernel_size, **options)
-    function = compiled(implementation, **options, normalize=normalize)
-    modes = ("fwd", "rev") if implementation == "patches" else ("rev",)
+    function = functools.partial(dynamic_local_filter, **options, normalize=normalize, implementation=implementation)
+    random = np.random.default_rng(1)
+    arrays = images.astype(np.float64), filters.astype(np.float64)
+    directions = [random.standard_normal(array.shape) for array in arrays]
+
+    def expected(images, filters):
+        if normalize:
+            filters = softmax(filters, 3 if layout == "banks" else -1)
+        return reference.dynamic_local_filter(images, filters, **options)
+
+    weights = random.standard_normal(expected(*arrays).shape)
     with jax.enable_x64(True):
-        arrays = jnp.asarray(images, jnp.float64), jnp.asarray(filters, jnp.float64)
-        assert function(*arrays).dtype == jnp.float64
-        check_grads(function, arrays, order=1, modes=modes, atol=1e-6, rtol=1e-6)
+        value, (for_images, for_filters) = jax.jit(
+            jax.value_and_grad(lambda *arrays: jnp.sum(weights * function(*arrays)), argnums=(0, 1))
+        )(*arrays)
+        assert value.dtype == for_images.dtype == for_filters.dtype == jnp.float64
+        if implementation == "patches":
+            ahead = jax.jit(functools.partial(jax.jvp, function))(arrays, tuple(directions))[1]
+    np.testing.assert_allclose(np.asarray(value), np.sum(weights * expected(*arrays)), rtol=1e-9)
+    step = 1e-4
+    (x, dx), (f, df) = zip(arrays, directions, strict=True)
+    slope_of_images = (expected(x + step * dx, f) - expected(x - step * dx, f)) / (2 * step)
+    slope_of_filters = (expected(x, f + step * df) - expected(x, f - step * df)) / (2 * step)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+    close(np.sum(np.asarray(for_images) * dx), np.sum(weights * slope_of_images))
+    close(np.sum(np.asarray(for_filters) * df), np.sum(weights * slope_of_filters))
+    if implementation == "patches":
+        close(np.asarray(ahead), slope_of_images + slope_of_filters)
 
 
 def test_second_derivative_of_the_written_gradient():
