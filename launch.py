@@ -1,5 +1,6 @@
 """Trains and evaluates an experiment: python launch.py --config=experiments/stereo.py:quick [--workdir=DIR]."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -14,6 +15,10 @@ from dfn_jax.errors import DivergedError, InputError, PreemptedError
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
 CACHE = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join the other processes that the cluster started with this one")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster says it")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
 PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and then evaluate), or evaluate alone")
 
@@ -26,29 +31,42 @@ def main(_: list[str]) -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if CACHE.value:
         keep_compiled_programs()
+    from dfn_jax import processes
     from dfn_jax.config import check, check_workdir, claim_workdir
     from dfn_jax.evaluate import evaluate
     from dfn_jax.tasks import make_task
     from dfn_jax.train import restore, train
 
+    explicit = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if DISTRIBUTED.value or explicit != (None, None, None):
+        processes.join(*explicit)
+        if not WORKDIR.value:
+            raise InputError("of many processes each needs the same --workdir, on a disk that all see")
     config = CONFIG.value
     check(config)
     if MODE.value == "evaluate" and not WORKDIR.value:
         raise InputError("--mode=evaluate needs --workdir, the folder of the run that is to be evaluated")
     task = make_task(config)
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{config.experiment}-{config.preset}-%Y%m%d-%H%M%S"))
-    print(f"workdir: {workdir}", flush=True)
-    if MODE.value == "train":
-        task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
-        task.check_test()
-        with claim_workdir(workdir, config):
-            state = train(task, config, workdir)
-            folder, evaluation = evaluate(task, config, workdir, state, began=began)
-    else:
-        check_workdir(workdir, config)
-        state = restore(task, config, workdir)
-        folder, evaluation = evaluate(task, config, workdir, state, began=began)
-    print(f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}")
+    if processes.is_first():
+        print(f"workdir: {workdir}", flush=True)
+    with contextlib.ExitStack() as claimed, processes.end_with_the_others():
+        with processes.together():
+            if MODE.value == "train":
+                task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
+                task.check_test()
+                if processes.is_first():
+                    claimed.enter_context(claim_workdir(workdir, config))
+            else:
+                check_workdir(workdir, config)
+        state = (train if MODE.value == "train" else restore)(task, config, workdir)
+        with processes.together():
+            if processes.is_first():
+                folder, evaluation = evaluate(task, config, workdir, state, began=began)
+                print(
+                    f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\n"
+                    f"results: {folder / 'results.json'}"
+                )
 
 
 def keep_compiled_programs() -> None:

@@ -4,18 +4,22 @@ Every checkpoint carries a fingerprint of its arrays: Orbax reads overwritten by
 """
 
 import contextlib
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
+from dfn_jax import processes
 from dfn_jax.errors import InputError
+from dfn_jax.files import write_whole
 
-KEEP = 3  # newest checkpoints that stay
+KEEP = 3  # newest checkpoints that stay, beside the one of the lowest loss
 
 
 class Checkpoints:
@@ -23,10 +27,11 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, read_only: bool = False):
         self._folder = workdir.absolute() / "checkpoints"
+        self._best = _Best(workdir / "best_checkpoint.json", writing=not read_only and processes.is_first())
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(KEEP),
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP), self._best]),
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
             ),
@@ -51,12 +56,13 @@ class Checkpoints:
                 "room and run the same command again"
             ) from error
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, loss: float) -> None:
         """Begins to write a state; returns as soon as it is copied from the device.
 
         Args:
             step: number of steps taken so far.
             state: pytree of arrays.
+            loss: by which the best is chosen.
 
         Raises:
             OSError: this checkpoint, or the one before in the background, could not be written.
@@ -65,17 +71,19 @@ class Checkpoints:
             prints = jax.device_get(fingerprint(state)).tolist()
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(prints))
             with self._reported():
+                self._best.offer(step, loss)
                 self._manager.save(step, args=items)
 
     def any(self) -> bool:
         """Whether there is a checkpoint, whole or damaged."""
         return bool(self._manager.all_steps())
 
-    def restore(self, like: Any) -> Any:
+    def restore(self, like: Any, *, best: bool = False) -> Any:
         """Reads the newest checkpoint that is whole; those that are not are named on the standard error output.
 
         Args:
             like: a state with the shapes, dtypes and shardings that are wanted.
+            best: begin with the checkpoint of the lowest loss instead.
 
         Returns:
             The state.
@@ -84,11 +92,16 @@ class Checkpoints:
             InputError: there is none, or none can be read into such a state.
         """
         damages = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if best:
+            steps.sort(key=lambda step: step != self._best.step)
+        for step in steps:
+            state, reason = None, "another process could not"
             try:
                 state = self._read(step, like)
             except (ValueError, KeyError, TypeError, OSError) as error:
                 reason = " ".join(str(error).split())[:200]
+            if not processes.gathered(state is not None).all():
                 damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")
                 continue
             for damage in damages:
@@ -113,9 +126,34 @@ class Checkpoints:
             aside = self._folder.with_name("damaged_checkpoints")
             aside.mkdir(exist_ok=True)
             number = sum(1 for _ in aside.glob(f"{newer}-*"))
-            (self._folder / str(newer)).rename(aside / f"{newer}-{number}")
+            if processes.is_first():
+                (self._folder / str(newer)).rename(aside / f"{newer}-{number}")
         if later:
+            processes.wait("damaged checkpoints are set aside")
             self._manager.reload()
+
+
+class _Best(policies.PreservationPolicy):
+    """The step of the lowest loss, in a file of its own: Orbax does not open at all where its own book is damaged."""
+
+    def __init__(self, path: Path, *, writing: bool):
+        self._path, self._writing = path, writing
+        self.step, self._loss = None, float("inf")
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            found = json.loads(path.read_text())
+            self.step, self._loss = int(found["step"]), float(found["loss"])
+
+    def offer(self, step: int, loss: float) -> None:
+        """Takes note of a checkpoint that is about to be written."""
+        # The same step again: a run that goes on from before it writes it anew.
+        if loss < self._loss or step == self.step:
+            self.step, self._loss = step, loss
+            if self._writing:
+                write_whole(self._path, json.dumps({"step": step, "loss": loss}) + "\n")
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which checkpoints stay."""
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
 @jax.jit

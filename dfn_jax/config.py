@@ -11,10 +11,14 @@ from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
 from dfn_jax.files import write_whole
+from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
-FREE = ("preset", "eval", "mesh", "train.steps", "train.log_every", "train.checkpoint_every")
+FREE = (
+    "preset", "eval", "mesh", "precision", "train.steps", "train.log_every", "train.checkpoint_every",
+    "train.non_finite",
+)  # fmt: skip
 
 LOCK = ".lock"  # of a workdir, held by the process that trains there
 
@@ -85,7 +89,10 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"config.data.image_size is {config.data.image_size}; it must be (height, width) in pixels")
     if not 0 < config.optim.learning_rate < float("inf"):
         raise InputError(f"config.optim.learning_rate is {config.optim.learning_rate}; it must be a positive number")
+    if not 0 <= config.optim.clip_norm < float("inf"):
+        raise InputError(f"config.optim.clip_norm is {config.optim.clip_norm}; it must be 0, for none, or more")
     choose("precision", config.precision, PRECISIONS)
+    choose("config.train.non_finite", config.train.non_finite, POLICIES)
 
 
 def check_data(config: ConfigDict, known: tuple[str, str]) -> None:

@@ -39,7 +39,7 @@ def evaluate(
     """
     folder = workdir / _where(config.eval)
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation = task.evaluate(state.params)
+    evaluation = task.evaluate(jax.device_put(state.params))
     results = {
         "experiment": config.experiment,
         "preset": config.preset,

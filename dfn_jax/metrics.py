@@ -24,6 +24,7 @@ _PIXELS_AND_CHANNELS = (-3, -2, -1)
 _PIXELS = (-2, -1)
 
 
+@jax.jit
 def squared_error_per_image(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Squared error, summed over pixels and channels: `mse_per_image` (and `mse_per_frame`) once averaged over images.
 
@@ -41,6 +42,7 @@ def squared_error_per_image(prediction: jax.Array, target: jax.Array) -> jax.Arr
     return jnp.sum((as_float(prediction) - as_float(target)) ** 2, axis=_PIXELS_AND_CHANNELS)
 
 
+@jax.jit
 def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Peak signal-to-noise ratio of each image, for a peak of 1.
 
@@ -59,6 +61,7 @@ def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return -10 * jnp.log10(mean_square)
 
 
+@jax.jit
 def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Structural similarity of each image, mean over channels and over all windows that lie inside the image.
 
@@ -90,6 +93,7 @@ def ssim(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(luminance * structure, axis=_PIXELS_AND_CHANNELS)
 
 
+@jax.jit
 def disparity_errors(disparity: jax.Array, truth: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """Sums over the valid pixels of each image, from which the disparity metrics follow by `mean_over_valid`.
 
@@ -111,6 +115,7 @@ def disparity_errors(disparity: jax.Array, truth: jax.Array, mask: jax.Array) ->
     return _sums_over_valid(mask, epe=error, bad1=error > 1, d1=_is_outlier(error, jnp.abs(truth)))
 
 
+@jax.jit
 def flow_errors(flow: jax.Array, truth: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """Sums over the valid pixels of each image, from which the optical flow metrics follow by `mean_over_valid`.
 
@@ -146,6 +151,7 @@ def mean_over_valid(errors: Mapping[str, jax.Array]) -> dict[str, float]:
     return {name: total / valid if valid else float("nan") for name, total in totals.items()}
 
 
+@jax.jit
 def cross_entropy_nats_per_frame(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Binary cross-entropy in nats, summed over the pixels of each frame: `bce_nats_per_frame` once averaged.
 
@@ -163,6 +169,7 @@ def cross_entropy_nats_per_frame(prediction: jax.Array, target: jax.Array) -> ja
     return jnp.sum(binary_cross_entropy_per_pixel(prediction, target), axis=_PIXELS_AND_CHANNELS)
 
 
+@jax.jit
 def target_entropy_nats(target: jax.Array) -> jax.Array:
     """Entropy of the grey targets, summed over the pixels of each frame: the floor of the cross-entropy.
 

@@ -14,7 +14,8 @@ def make_optimiser(config: ConfigDict) -> tuple[optax.GradientTransformation, op
     """The optimiser that a config names, with a learning rate that is halved every so many steps.
 
     Args:
-        config: `config.optim`: name ('adam' or 'muon'), learning_rate, halve_every.
+        config: `config.optim`: name ('adam' or 'muon'), learning_rate, halve_every, clip_norm (the largest norm of the
+            whole gradient, 0 for any).
 
     Returns:
         The optimiser, and the schedule: step -> learning rate.
@@ -27,7 +28,10 @@ def make_optimiser(config: ConfigDict) -> tuple[optax.GradientTransformation, op
         of each kernel is made orthogonal, a convolution's seen as a matrix from patches to channels.
     """
     schedule = optax.exponential_decay(config.learning_rate, config.halve_every, 0.5, staircase=True)
-    return choose("config.optim.name", config.name, OPTIMISERS)(schedule), schedule
+    optimiser = choose("config.optim.name", config.name, OPTIMISERS)(schedule)
+    if config.clip_norm:
+        optimiser = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimiser)
+    return optimiser, schedule
 
 
 def _muon(schedule: optax.Schedule) -> optax.GradientTransformation:

@@ -1,41 +1,163 @@
-"""Devices: one mesh, the batch split over its `data` axis, everything else on every device."""
+"""Devices: one mesh with the axes `data` and `height`; who holds which part of the batch and of the state."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
 
 
-def make_mesh(shape: ConfigDict, batch_size: int) -> Mesh:
-    """Lays out the devices.
+def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]) -> Mesh:
+    """Lays out the devices of all processes.
 
     Args:
-        shape: `config.mesh`: devices along each axis; -1 for all that are there.
+        shape: `config.mesh`: `data`, groups of devices that share the batch, -1 for as many as there are; `height`,
+            devices of a group, which share the rows of its images.
         batch_size: examples in a batch, over all devices.
+        image_size: (H, W) in pixels.
 
     Returns:
-        A mesh with the axis `data`.
+        A mesh with the axes `data` and `height`.
 
     Raises:
-        InputError: there are not so many devices, or the batch does not divide among them.
+        InputError: there are not so many devices, or the batch or the images do not divide among them.
     """
-    count = jax.device_count() if shape.data == -1 else shape.data
-    if not 1 <= count <= jax.device_count():
-        raise InputError(f"config.mesh.data is {shape.data}, but there are {jax.device_count()} devices; -1 takes all")
-    if batch_size % count:
+    there, height = jax.device_count(), shape.height
+    if not 1 <= height <= there:
+        raise InputError(f"config.mesh.height is {height}, but there are {there} devices; 1 leaves images whole")
+    groups = there // height if shape.data == -1 else shape.data
+    if not 1 <= groups * height <= there:
         raise InputError(
-            f"a batch of {batch_size} does not divide among {count} devices; "
+            f"config.mesh.data is {shape.data} and config.mesh.height {height}, but there are {there} devices; "
+            "data = -1 takes all"
+        )
+    if jax.process_count() > 1 and groups * height < there:
+        raise InputError(
+            f"config.mesh takes {groups * height} of {there} devices, but each of {jax.process_count()} processes "
+            "needs its share; config.mesh.data = -1 takes all"
+        )
+    if batch_size % groups:
+        raise InputError(
+            f"a batch of {batch_size} does not divide among {groups} devices; "
             "change config.train.batch_size or config.mesh.data"
         )
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    if image_size[0] % height:
+        raise InputError(
+            f"images of {image_size[0]} rows do not divide among {height} devices; "
+            "change config.data.image_size or config.mesh.height"
+        )
+    return jax.make_mesh(
+        (groups, height),
+        ("data", "height"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[: groups * height],
+    )
+
+
+def mean_over_devices(loss: Callable[[Any, Mapping], Array], mesh: Mesh) -> Callable[[Any, Mapping], Array]:
+    """A loss over a batch that is split over `data`: each group takes that of its own examples, and their mean is it.
+
+    So everything that the network does, kernels of our own included, is local to a group, and the gradient's sum over
+    the groups is all that they exchange. Within a group the compiler splits the rows of the images and exchanges what
+    the filters reach beyond them.
+
+    Args:
+        loss: (parameters, batch) -> scalar, a mean over the examples.
+        mesh: of `make_mesh`.
+
+    Returns:
+        (parameters, batch) -> scalar, the same on every device.
+    """
+
+    def mean(params: Any, batch: Mapping) -> Array:
+        return lax.pmean(loss(params, batch), "data")
+
+    return jax.shard_map(
+        mean,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("data")),
+        out_specs=PartitionSpec(),
+        axis_names={"data"},
+        check_vma=False,  # It wants loops over examples to start from values that are known to differ by device.
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole: parameters and optimiser state."""
+    """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_example(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: the first axis split over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def state_shardings(mesh: Mesh, state: Any, *, split: bool) -> Any:
+    """The shardings of parameters and optimiser state.
+
+    Args:
+        mesh: of `make_mesh`.
+        state: pytree of arrays or shapes.
+        split: over `data`, each array along the last axis that divides; otherwise every device holds all.
+
+    Returns:
+        Pytree of shardings.
+    """
+    groups = mesh.shape["data"]
+
+    def of(leaf: Any) -> NamedSharding:
+        dividing = [axis for axis, size in enumerate(leaf.shape) if size % groups == 0] if split else []
+        if not dividing:
+            return replicated(mesh)
+        return NamedSharding(mesh, PartitionSpec(*(None,) * dividing[-1], "data"))
+
+    return jax.tree.map(of, state)
+
+
+def to_host(state: Any) -> Any:
+    """Fetches a state whole, wherever its parts are; all processes take part.
+
+    Args:
+        state: pytree of arrays on one mesh.
+
+    Returns:
+        Pytree of NumPy arrays.
+    """
+    mesh = jax.tree.leaves(state)[0].sharding.mesh
+    return jax.device_get(jax.jit(lambda parts: parts, out_shardings=replicated(mesh))(state))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> range | None:
+    """The examples of a batch that this process has to make, for its devices hold them; None for all."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    held = [index[0].indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    rows = range(min(start for start, _, _ in held), max(stop for _, stop, _ in held))
+    return rows if len(rows) < batch_size else None
+
+
+def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: int) -> dict[str, Array]:
+    """Makes a batch over all devices out of the part that this process has.
+
+    Args:
+        mesh: of `make_mesh`.
+        part: arrays whose first axis is the example; images [N, H, W, C] and videos [N, T, H, W, C] are split along
+            their rows too.
+        rows: the examples that the part holds, None for all.
+        batch_size: examples in the whole batch.
+
+    Returns:
+        The batch.
+    """
+
+    def place_one(local: Any) -> Array:
+        spec = {4: PartitionSpec("data", "height"), 5: PartitionSpec("data", None, "height")}
+        sharding = NamedSharding(mesh, spec.get(local.ndim, PartitionSpec("data")))
+        if rows is None:
+            return jax.device_put(local, sharding)
+
+        def fetch(index: tuple[slice, ...]) -> Any:
+            start, stop, _ = index[0].indices(batch_size)
+            return local[(slice(start - rows.start, stop - rows.start), *index[1:])]
+
+        return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, fetch)
+
+    return {name: place_one(local) for name, local in part.items()}

@@ -1,18 +1,27 @@
-"""What a run writes as it goes: `metrics.jsonl`, and the same for TensorBoard where tensorboardX is installed."""
+"""What a run writes as it goes: `metrics.jsonl`, `events.jsonl`, and for TensorBoard where tensorboardX is there."""
 
 import contextlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 from dfn_jax.files import write_whole
 
 
 class Records:
-    """The records of one workdir; a context, on whose end all are on disk."""
+    """The records of one workdir; a context, on whose end all are on disk.
 
-    def __init__(self, workdir: Path):
-        self._path = workdir / "metrics.jsonl"
+    Args:
+        workdir: folder of the run.
+        writing: whether to write at all: of many processes only one does.
+    """
+
+    def __init__(self, workdir: Path, *, writing: bool = True):
+        self._writing = writing
+        self._path, self._events = workdir / "metrics.jsonl", workdir / "events.jsonl"
         self._tensorboard_folder = workdir / "tensorboard"
         self._tensorboard = None
 
@@ -25,9 +34,17 @@ class Records:
 
     def drop_after(self, step: int) -> None:
         """Forgets the records after a step, which a run that goes on from there will write again."""
-        kept = [record for record in read_records(self._path) if record["step"] <= step]
-        if self._path.exists():
-            write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        for path in (self._path, self._events) if self._writing else ():
+            kept = [record for record in read_records(path) if record["step"] <= step]
+            if path.exists():
+                write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def tell(self, step: int, event: str) -> None:
+        """Prints what a person should know about a step, and appends it to `events.jsonl`."""
+        tqdm.write(f"step {step}: {event}", file=sys.stderr)
+        if self._writing:
+            with self._events.open("a") as file:
+                file.write(json.dumps({"step": step, "event": event}) + "\n")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends a record.
@@ -39,6 +56,8 @@ class Records:
         Raises:
             OSError: it cannot be written.
         """
+        if not self._writing:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is None and importlib.util.find_spec("tensorboardX"):

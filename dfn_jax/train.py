@@ -1,6 +1,7 @@
 """The one training loop: it knows a task by what it needs of it, and no experiment by name."""
 
 import contextlib
+import functools
 import math
 import signal
 import threading
@@ -13,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dfn_jax import parallel
+from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
-from dfn_jax.errors import DivergedError, PreemptedError
+from dfn_jax.errors import PreemptedError
+from dfn_jax.guards import LossGuard, Watchdog
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.records import Records
 from dfn_jax.tasks.task import Batch, Params, Task
@@ -50,13 +53,14 @@ def make_state(task: Task, config: ConfigDict) -> TrainState:
 
 
 def make_train_step(
-    loss: Callable[[Params, Batch], Array], optimiser: optax.GradientTransformation
+    loss: Callable[[Params, Batch], Array], optimiser: optax.GradientTransformation, *, skip_non_finite: bool = False
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """One step of gradient descent, as a pure function.
 
     Args:
         loss: (parameters, batch) -> scalar.
         optimiser: of `make_optimiser`.
+        skip_non_finite: leave parameters and optimiser as they are where the loss or the gradient is not finite.
 
     Returns:
         (state, batch) -> (new state, {'loss', 'gradient_norm'}).
@@ -64,25 +68,40 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         value, gradient = jax.value_and_grad(loss)(state.params, batch)
+        values = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, optimiser_state), {
-            "loss": value,
-            "gradient_norm": optax.tree.norm(gradient),
-        }
+        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), optimiser_state)
+        if skip_non_finite:
+            finite = jnp.isfinite(value) & jnp.isfinite(values["gradient_norm"])
+            unchanged = state._replace(step=new.step)
+            new = jax.tree.map(functools.partial(jnp.where, finite), new, unchanged)
+        return new, values
 
     return train_step
 
 
+def _mesh(config: ConfigDict) -> Mesh:
+    size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
+    return parallel.make_mesh(config.mesh, **size)
+
+
+def _place_state(task: Task, config: ConfigDict, mesh: Mesh) -> TrainState:
+    """The state before the first step, on the devices."""
+    state = make_state(task, config)
+    return jax.device_put(state, parallel.state_shardings(mesh, state, split=config.mesh.split_state))
+
+
 def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
-    """The newest checkpoint of a workdir.
+    """Reads the newest checkpoint of a workdir, or with `config.eval.best` that of the lowest loss.
+
+    Returns:
+        The state, as NumPy arrays.
 
     Raises:
         InputError: there is none, or it does not fit the config.
     """
-    mesh = parallel.make_mesh(config.mesh, config.train.batch_size)
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.restore(jax.device_put(make_state(task, config), parallel.replicated(mesh)))
+        return parallel.to_host(checkpoints.restore(_place_state(task, config, _mesh(config)), best=config.eval.best))
 
 
 def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
@@ -91,88 +110,93 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     Args:
         task: what to train.
         config: the experiment's config.
-        workdir: where checkpoints and `metrics.jsonl` are.
+        workdir: where checkpoints, `metrics.jsonl` and `events.jsonl` are; the same for all processes.
 
     Returns:
-        The state after the last step.
+        The state after the last step, as NumPy arrays.
 
     Raises:
         DivergedError: the loss or a gradient is not finite; no checkpoint holds such a state.
         InputError: the config does not fit the devices or the workdir's checkpoints.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
-    mesh = parallel.make_mesh(config.mesh, config.train.batch_size)
-    everywhere, split = parallel.replicated(mesh), parallel.by_example(mesh)
+    mesh, batch_size = _mesh(config), config.train.batch_size
+    rows = parallel.local_rows(mesh, batch_size)
     optimiser, schedule = make_optimiser(config.optim)
-    step_function = jax.jit(
-        make_train_step(task.loss, optimiser),
-        in_shardings=(everywhere, split),
-        out_shardings=everywhere,
-        donate_argnums=0,
-    )
+    loss = parallel.mean_over_devices(task.loss, mesh)
+    step_function = make_train_step(loss, optimiser, skip_non_finite=config.train.non_finite == "skip")
     steps, log_every, checkpoint_every = (config.train[n] for n in ("steps", "log_every", "checkpoint_every"))
-    with _termination() as asked_to_end, Checkpoints(workdir) as checkpoints, Records(workdir) as records:
-        state = jax.device_put(make_state(task, config), everywhere)
+    first = processes.is_first()
+    with (
+        _termination() as asked_to_end,
+        Checkpoints(workdir) as checkpoints,
+        Records(workdir, writing=first) as records,
+        Watchdog(records.tell) as watchdog,
+    ):
+        state = _place_state(task, config, mesh)
         if checkpoints.any():
             state = checkpoints.restore(state)
         start = int(state.step)
         checkpoints.set_aside_after(start)
         records.drop_after(start)
-        if 0 < start < steps:
+        if 0 < start < steps and first:
             tqdm.write(f"going on from step {start}")
+        placement = jax.tree.map(lambda leaf: leaf.sharding, state)
+        step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
+        guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
         began = time.monotonic()
-        progress = tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=start >= steps)
+        quiet = start >= steps or not first
+        progress = tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
         progress.set_description("compiling")
         for step in progress:
-            batch = jax.device_put(task.train_batch(step), split)
+            watchdog.begin(step + 1)
+            batch = parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
             state, values = step_function(state, batch)
             pending.append(values)
             jax.block_until_ready(pending[-2:][0])  # At most two steps in flight: enough to keep the device busy.
+            watchdog.end()
             done = step + 1
             if done == start + 1:
                 progress.set_description("training")
-            ending = asked_to_end.is_set()
+            ending = asked_to_end(done)
             saving = done % checkpoint_every == 0 or done == steps or ending
             if not (saving or done % log_every == 0):
                 continue
-            record = _summarise(jax.device_get(pending), first_step=done - len(pending))
+            record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
             now = time.monotonic()
             record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
-            progress.set_postfix(loss=f"{record['loss']:.5f}")
+            loss = record.get("loss", math.inf)
+            progress.set_postfix(loss=f"{loss:.5f}")
             if saving:
-                checkpoints.save(done, state)
+                checkpoints.save(done, state, loss)
             if ending:
                 break
     # Only now the last checkpoint is whole.
     if (done := int(state.step)) < steps:
         raise PreemptedError(f"asked to end at step {done}, which is saved; the same command goes on from there")
-    return state
+    return parallel.to_host(state)
 
 
 @contextlib.contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, as schedulers send it before they take a machine away."""
+def _termination() -> Iterator[Callable[[int], bool]]:
+    """Whether to end after a step: schedulers send SIGTERM before they take a machine away.
+
+    Of many processes, all end after the same step; JAX itself then listens and agrees on one.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        yield multihost_utils.reached_preemption_sync_point
+        return
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # Only the main thread may listen to signals.
+        yield lambda step: False  # Only the main thread may listen to signals.
         return
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        yield asked
+        yield lambda step: asked.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _summarise(values: list[dict[str, Array]], first_step: int) -> dict[str, float]:
-    """Means over the steps since the last record, after a check that every one of them is finite."""
-    for step, value in enumerate(values, start=first_step + 1):
-        for name, number in value.items():
-            if not math.isfinite(number):
-                raise DivergedError(
-                    f"{name} is {number} at step {step}; the last good checkpoint stays. Lower "
-                    "config.optim.learning_rate, or look at the batch of that step"
-                )
-    return {name: float(sum(value[name] for value in values) / len(values)) for name in values[0]}

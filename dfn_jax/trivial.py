@@ -34,6 +34,7 @@ def candidate_shifts(maximum: float, *, step: float = 0.25) -> np.ndarray:
     return (np.arange(int(maximum / step + 1e-6) + 1) * step).astype(np.float32)
 
 
+@jax.jit
 def shift_images(left: jax.Array, disparity: jax.Array) -> jax.Array:
     """The right view if every row were a plane at one depth: prediction[y, x] = left[y, x + disparity[y]].
 

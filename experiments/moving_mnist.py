@@ -40,6 +40,10 @@ PRESETS = {
         "data.digit_size": 7,
         "data.input_frames": 2,
         "data.target_frames": 2,
+        "model.encoder": (8, 8),
+        "model.coarse": (),
+        "model.fine": (8,),
+        "model.features": 16,
         "model.kernel_size": 5,
         "train.steps": 4,
         "train.batch_size": 8,
@@ -91,11 +95,11 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "refinement": 0,
             "rematerialise": False,
         },
-        "train": {"steps": 20_000, "batch_size": 16, "checkpoint_every": 500, "log_every": 20},
-        "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 4000},  # name: or 'muon'
+        "train": {"steps": 20_000, "batch_size": 16, "checkpoint_every": 500, "log_every": 20, "non_finite": "stop"},
+        "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 4000, "clip_norm": 0.0},  # name: or 'muon'
         "precision": "float32",
-        "mesh": {"data": -1},
+        "mesh": {"data": -1, "height": 1, "split_state": False},  # devices along the batch (-1: all), along image rows
         # digit_count, target_frames: 0 for as many as in training
-        "eval": {"examples": 10_000, "name": "", "dir": "", "digit_count": 0, "target_frames": 0},
+        "eval": {"examples": 10_000, "best": False, "name": "", "dir": "", "digit_count": 0, "target_frames": 0},
     })  # fmt: skip
     return with_preset(config, preset, PRESETS)

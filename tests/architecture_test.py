@@ -21,15 +21,17 @@ MAY_IMPORT = {
     "report": {"files"},
     "errors": set(),
     "files": set(),
-    "config": {"errors", "files"},
+    "guards": {"errors"},
+    "config": {"errors", "files", "guards"},
     "parallel": {"errors"},
+    "processes": {"errors"},
     "optimisers": {"config"},
     "records": {"files"},
-    "checkpoint": {"errors"},
+    "checkpoint": {"errors", "files", "processes"},
     "tasks": {
         "config", "data", "errors", "losses", "metrics", "models", "ops", "report", "tasks", "trivial", "visualize",
     },
-    "train": {"checkpoint", "errors", "optimisers", "parallel", "records", "tasks"},
+    "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "records", "tasks"},
     "evaluate": {"files", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax.data.images import crop_batches, texture_batch
+from dfn_jax.data import epochs
+from dfn_jax.data.images import crops, texture_batch
 from dfn_jax.errors import InputError
 
 DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
@@ -88,15 +89,15 @@ def folder(tmp_path):
 
 def test_crops_are_cut_from_the_images(folder):
     images = np.stack([random_image(index) for index in range(4)])
-    batches = crop_batches(folder, image_size=(7, 9), batch_size=4, seed=0)
+    found_crops = crops(folder, image_size=(7, 9), seed=0)
     corners = set()
     for step in range(8):
-        batch = batches[step]["image"]
+        batch = epochs.batch(found_crops, step, batch_size=4)["image"]
         assert batch.shape == (4, 7, 9, 1)
         assert batch.dtype == np.float32
-        crops = np.round(batch[..., 0] * 255).astype(np.uint8)
-        np.testing.assert_allclose(batch[..., 0], crops / 255, atol=1e-6)
-        found = [_find(crop, images) for crop in crops]
+        pixels = np.round(batch[..., 0] * 255).astype(np.uint8)
+        np.testing.assert_allclose(batch[..., 0], pixels / 255, atol=1e-6)
+        found = [_find(crop, images) for crop in pixels]
         assert sorted(image for image, *_ in found) == [0, 1, 2, 3]  # an epoch visits every image
         corners |= {(top, left) for _, top, left in found}
     assert len(corners) > 16
@@ -110,23 +111,26 @@ def _find(crop, images):
 
 
 def test_crops_are_a_pure_function_of_seed_and_step(folder):
-    options = {"image_size": (7, 9), "batch_size": 6}
-    one, other = (crop_batches(folder, seed=3, **options) for _ in range(2))
-    seventh, third = one[7]["image"], one[3]["image"]
-    np.testing.assert_array_equal(other[3]["image"], third)
-    np.testing.assert_array_equal(other[7]["image"], seventh)
+    def draw(found_crops, step, rows=None):
+        return epochs.batch(found_crops, step, batch_size=6, rows=rows)["image"]
+
+    one, again, other = (crops(folder, seed=seed, image_size=(7, 9)) for seed in (3, 3, 4))
+    seventh, third = draw(one, 7), draw(one, 3)
+    np.testing.assert_array_equal(draw(again, 3), third)
+    np.testing.assert_array_equal(draw(again, 7), seventh)
+    np.testing.assert_array_equal(draw(again, 7, range(2, 5)), seventh[2:5])
     assert not np.array_equal(seventh, third)
-    assert not np.array_equal(crop_batches(folder, seed=4, **options)[3]["image"], third)
+    assert not np.array_equal(draw(other, 3), third)
 
 
 def test_crops_in_colour_and_grey(tmp_path):
     pixels = random_image(0, (8, 8, 3))
     Image.fromarray(pixels).save(tmp_path / "colour.png")
-    options = {"image_size": (8, 8), "batch_size": 1, "seed": 0}
-    colour = crop_batches(tmp_path, channels=3, **options)[0]["image"]
-    np.testing.assert_allclose(colour[0], pixels / 255, atol=1e-6)
-    grey = crop_batches(tmp_path, channels=1, **options)[0]["image"]
-    np.testing.assert_allclose(grey[0, ..., 0], pixels @ np.array([0.299, 0.587, 0.114]) / 255, atol=1.01 / 255)
+    options = {"image_size": (8, 8), "seed": 0}
+    colour = crops(tmp_path, channels=3, **options)[0]["image"]
+    np.testing.assert_allclose(colour, pixels / 255, atol=1e-6)
+    grey = crops(tmp_path, channels=1, **options)[0]["image"]
+    np.testing.assert_allclose(grey[..., 0], pixels @ np.array([0.299, 0.587, 0.114]) / 255, atol=1.01 / 255)
 
 
 def save_16_bit(folder):
@@ -146,7 +150,7 @@ BAD_FOLDERS = {
 def test_bad_images_are_told_in_one_line(folder, spoil, words):
     spoil(folder)
     with pytest.raises(InputError) as caught:
-        crop_batches(folder, image_size=(10, 12), batch_size=2, seed=0)
+        crops(folder, image_size=(10, 12), seed=0)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -157,23 +161,24 @@ def test_a_truncated_image_is_told_when_it_is_decoded(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(random_image(0)).save(path)
     os.truncate(path, path.stat().st_size // 2)
-    batches = crop_batches(tmp_path, image_size=(10, 12), batch_size=1, seed=0)
+    found = crops(tmp_path, image_size=(10, 12), seed=0)
     with pytest.raises(InputError, match=r"cannot read .*x\.png") as caught:
-        batches[0]
+        found[0]
     assert "\n" not in str(caught.value)
 
 
 def test_missing_folder_and_unknown_channels(tmp_path):
-    options = {"image_size": (4, 4), "batch_size": 1, "seed": 0}
+    options = {"image_size": (4, 4), "seed": 0}
     with pytest.raises(InputError, match="does not exist"):
-        crop_batches(tmp_path / "nowhere", **options)
+        crops(tmp_path / "nowhere", **options)
     with pytest.raises(InputError, match=r"1 \(grey\) or 3 \(RGB\)"):
-        crop_batches(tmp_path, channels=4, **options)
+        crops(tmp_path, channels=4, **options)
 
 
 @needs_train400
 def test_crops_of_natural_images():
-    batch = crop_batches(DATA / "train400_gray", image_size=(64, 64), batch_size=64, seed=0)[0]["image"]
+    found = crops(DATA / "train400_gray", image_size=(64, 64), seed=0)
+    batch = epochs.batch(found, 0, batch_size=64)["image"]
     assert batch.shape == (64, 64, 64, 1)
     assert 0.2 < batch.mean() < 0.7
     assert batch.std() > 0.1

@@ -10,7 +10,7 @@ from dfn_jax.optimisers import make_optimiser
 
 
 def settings(name):
-    return ConfigDict({"name": name, "learning_rate": 0.01, "halve_every": 3})
+    return ConfigDict({"name": name, "learning_rate": 0.01, "halve_every": 3, "clip_norm": 0.0})
 
 
 def updates(name, params, gradients):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax.data import pairs, pairs_builder
+from dfn_jax.data import epochs, pairs, pairs_builder
 from dfn_jax.data.disparity import resize_disparity, to_right_grid
 from dfn_jax.data.pair_folders import find_sequences
 from dfn_jax.errors import InputError
@@ -290,30 +290,31 @@ def test_named_sequences_are_held_out_and_their_end_is_tested(three_sequences):
 
 
 def test_batches_are_a_pure_function_of_seed_and_step(three_sequences):
-    options = {**GREY, "batch_size": 4}
-    batches = pairs.train_batches(three_sequences, seed=5, **options)
-    again = pairs.train_batches(three_sequences, seed=5, **options)
-    seventh, third = batches[7], batches[3]
-    assert_batches_equal(again[3], third)
-    assert_batches_equal(again[7], seventh)
+    def draw(examples, step, rows=None):
+        return epochs.batch(examples, step, batch_size=4, rows=rows)
+
+    one, again, other = (pairs.train_examples(three_sequences, seed=seed, **GREY) for seed in (5, 5, 6))
+    seventh, third = draw(one, 7), draw(one, 3)
+    assert_batches_equal(draw(again, 3), third)
+    assert_batches_equal(draw(again, 7), seventh)
+    assert_batches_equal(draw(again, 7, range(1, 3)), {name: field[1:3] for name, field in seventh.items()})
     assert third["left"].shape == third["right"].shape == (4, *SIZE, 1)
     assert third["left"].dtype == np.float32
-    other = pairs.train_batches(three_sequences, seed=6, **options)
-    assert any(not np.array_equal(other[step]["left"], batches[step]["left"]) for step in range(3))
-    assert batches[10**9]["left"].shape == (4, *SIZE, 1)
+    assert any(not np.array_equal(draw(other, step)["left"], draw(one, step)["left"]) for step in range(3))
+    assert draw(one, 10**9)["left"].shape == (4, *SIZE, 1)
 
 
 def test_epochs_visit_every_pair_once_in_changing_order(three_sequences):
     train = values(pairs.examples(three_sequences, **GREY, split="train"))
-    batches = pairs.train_batches(three_sequences, **GREY, batch_size=len(train), seed=0)
-    epochs = [values({"left": left} for left in batches[step]["left"]) for step in range(3)]
-    assert [sorted(epoch) for epoch in epochs] == [train] * 3
-    assert epochs[0] != epochs[1] != epochs[2] != train
+    found = pairs.train_examples(three_sequences, **GREY, seed=0)
+    visits = [values(found[step * len(train) + index] for index in range(len(train))) for step in range(3)]
+    assert [sorted(visit) for visit in visits] == [train] * 3
+    assert visits[0] != visits[1] != visits[2] != train
 
 
 def test_a_batch_may_be_larger_than_the_set(folder):
     write_sequence(folder, 1, 7)
-    batch = pairs.train_batches(folder, **GREY, batch_size=5, seed=0, split="all")[2]
+    batch = epochs.batch(pairs.train_examples(folder, **GREY, seed=0, split="all"), 2, batch_size=5)
     assert batch["left"].shape == (5, *SIZE, 1)
 
 
@@ -394,7 +395,7 @@ def test_a_killed_preparation_is_never_taken_for_whole(folder, cache, moment):
     killed = run_python(
         """
 import os, signal, sys
-from dfn_jax.data import pairs, pairs_builder
+from dfn_jax.data import epochs, pairs, pairs_builder
 work = getattr(pairs_builder, sys.argv[2])
 def work_and_die(first, *rest):
     result = work(first, *rest)
@@ -423,7 +424,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(folder, cache):
     write_pairs(folder, size=(80, 80))
     code = """
 import resource, sys
-from dfn_jax.data import pairs
+from dfn_jax.data import epochs, pairs
 from dfn_jax.errors import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -588,7 +589,7 @@ def test_kitti_odometry():
     train = pairs.examples(DATA / "kitti_odometry", split="train", **split)
     assert len(test) == -(-len(held_out.pairs) // 5)
     assert len(train) == sum(len(sequence.pairs) for sequence in sequences[:-1])
-    batch = pairs.train_batches(DATA / "kitti_odometry", batch_size=16, seed=0, **split)[0]
+    batch = epochs.batch(pairs.train_examples(DATA / "kitti_odometry", seed=0, **split), 0, batch_size=16)
     shifts = [np.abs(batch["left"][:, 40:, 4 + s : 60 + s] - batch["right"][:, 40:, 4:60]).mean() for s in range(-3, 4)]
     assert np.argmin(shifts) > 3  # the road is to be found to the right in the left view
 

@@ -37,7 +37,9 @@ def test_the_true_filters_make_the_targets_by_cross_correlation():
 
 def test_a_batch_is_centred_and_a_function_of_its_key():
     images = jnp.asarray(IMAGES, jnp.float32)
-    one, again, other = (steerable.batch(jax.random.key(seed), images) for seed in (1, 1, 2))
+    one, again, other = (
+        steerable.batch(images, steerable.random_angles(jax.random.key(seed), len(images))) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one["angles"], again["angles"])
     assert not np.array_equal(one["angles"], other["angles"])
     assert (one["angles"] >= 0).all()

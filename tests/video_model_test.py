@@ -122,11 +122,11 @@ def test_gradient_of_the_whole_rollout():
             return jnp.sum(rollout(network, *inputs, horizon=2, rematerialise=rematerialise).frame ** 2)
 
         step = 1e-6  # so short that no rectifier changes sides
-        value = jax.jit(loss)
-        ahead = value(jax.tree.map(lambda x, d: x + step * d, inputs, direction))
-        back = value(jax.tree.map(lambda x, d: x - step * d, inputs, direction))
-        for rematerialise in (False, True):
-            gradient = jax.jit(jax.grad(functools.partial(loss, rematerialise=rematerialise)))(inputs)
+        functions = [jax.jit(jax.value_and_grad(functools.partial(loss, rematerialise=r))) for r in (False, True)]
+        ahead, _ = functions[0](jax.tree.map(lambda x, d: x + step * d, inputs, direction))
+        back, _ = functions[0](jax.tree.map(lambda x, d: x - step * d, inputs, direction))
+        for function in functions:
+            _, gradient = function(inputs)
             slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: np.sum(g * d), gradient, direction)))
             np.testing.assert_allclose(slope, (ahead - back) / (2 * step), rtol=1e-7)
 

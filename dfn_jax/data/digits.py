@@ -131,7 +131,7 @@ def _from_tfds(folder: str, split: str) -> np.ndarray:
 
 def _drawn(_: str, split: str) -> np.ndarray:
     seed, count = DRAWN[split]
-    return np.asarray(drawn_digits(seed, count))
+    return drawn_digits(seed, count)
 
 
 SOURCES: dict[str, Callable[[str, str], np.ndarray]] = {"mnist": _from_idx, "tfds": _from_tfds, "drawn": _drawn}

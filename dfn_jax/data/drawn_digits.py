@@ -37,8 +37,10 @@ STROKES = (
 POINTS = max(sum(map(len, strokes)) for strokes in STROKES)
 
 
-@functools.partial(jax.jit, static_argnames="count")
-def drawn_digits(seed: int, count: int) -> Array:
+BLOCK = 1000  # digits that one call of the compiled program draws, however many are wanted
+
+
+def drawn_digits(seed: int, count: int) -> np.ndarray:
     """Draws digits, as many of each kind.
 
     Args:
@@ -48,9 +50,15 @@ def drawn_digits(seed: int, count: int) -> Array:
     Returns:
         uint8 [D, 28, 28], white on black.
     """
-    kinds = jnp.arange(count) % len(STROKES)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(2016), seed), count)
-    return jax.lax.map(lambda item: _draw(*item), (keys, kinds), batch_size=64)
+    key = jax.random.fold_in(jax.random.key(2016), seed)
+    blocks = [np.asarray(_draw_block(jax.random.fold_in(key, start))) for start in range(0, count, BLOCK)]
+    return np.concatenate(blocks)[:count]
+
+
+@jax.jit
+def _draw_block(key: Array) -> Array:
+    kinds = jnp.arange(BLOCK) % len(STROKES)
+    return jax.lax.map(lambda item: _draw(*item), (jax.random.split(key, BLOCK), kinds), batch_size=50)
 
 
 def _draw(key: Array, kind: Array) -> Array:

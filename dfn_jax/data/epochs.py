@@ -2,8 +2,10 @@
 
 import functools
 import sys
+from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 
@@ -17,9 +19,25 @@ def shuffled_epochs(length: int, *, seed: int) -> grain.MapDataset:
         seed: Non-negative integer.
 
     Returns:
-        Random-access data set of ints; to be followed by `.map` and `.batch`.
+        Random-access data set of ints; to be followed by `.map` and `batch`.
     """
     return grain.MapDataset.range(sys.maxsize).map(functools.partial(_shuffled_index, length, seed))
+
+
+def batch(examples: grain.MapDataset, step: int, *, batch_size: int, rows: range | None = None) -> Any:
+    """Reads the batch of a step, or a part of it.
+
+    Args:
+        examples: endless, of pytrees of arrays.
+        step: not negative.
+        batch_size: examples in a whole batch.
+        rows: which of them to read, N in a row; None for all.
+
+    Returns:
+        The pytree, its arrays stacked [N, ...].
+    """
+    found = (examples[step * batch_size + row] for row in rows or range(batch_size))
+    return jax.tree.map(lambda *fields: np.stack(fields), *found)
 
 
 def _shuffled_index(length: int, seed: int, position: int) -> int:

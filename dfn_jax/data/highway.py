@@ -29,6 +29,12 @@ def _views(scenes: Scene, time: Array | float) -> View:
     return jax.vmap(view_at)(scenes, jnp.broadcast_to(time, scenes.seed.shape))
 
 
+def _sample(key: Array, batch_size: int, rows: range | None) -> Scene:
+    """Draws a batch of scenes and keeps those of some rows: a scene costs next to nothing until it is looked at."""
+    scenes = sample_scenes(key, batch_size)
+    return jax.tree.map(lambda leaf: leaf[rows.start : rows.stop], scenes) if rows else scenes
+
+
 def _pixel_grid(image_size: tuple[int, int]) -> tuple[Array, Array]:
     """Rows [H, 1] and columns [W] of the pixels' centres."""
     rows, columns = (jnp.arange(size, dtype=jnp.float32) for size in image_size)
@@ -168,23 +174,29 @@ def optical_flow(
     return jnp.stack([x - columns, y - rows], -1), visible
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "image_size", "with_truth"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "image_size", "with_truth", "rows"))
 def stereo_batch(
-    key: Array, *, batch_size: int, image_size: tuple[int, int], with_truth: bool = False
+    key: Array,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+    with_truth: bool = False,
+    rows: range | None = None,
 ) -> dict[str, Array]:
-    """Draws one batch of stereo pairs.
+    """Draws one batch of stereo pairs, or a part of it.
 
     Args:
         key: typed PRNG key; the same key gives the same batch.
-        batch_size: number of pairs N.
+        batch_size: number of pairs in the batch.
         image_size: (H, W) in pixels.
         with_truth: whether to compute the disparity too.
+        rows: which pairs to draw, N in a row; None for all.
 
     Returns:
         left, right: [N, H, W, 1] float32 in [0, 1]; with the truth also disparity [N, H, W] float32 in pixels,
         visible [N, H, W] bool (see `right_disparity`), and valid [N, H, W] bool, everywhere True.
     """
-    scenes = sample_scenes(key, batch_size)
+    scenes = _sample(key, batch_size, rows)
     left, right = render_views(scenes, image_size=image_size)
     if not with_truth:
         return {"left": left, "right": right}
@@ -198,25 +210,33 @@ def stereo_batch(
     }
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "frames", "image_size", "flows"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "frames", "image_size", "flows", "rows"))
 def video_batch(
-    key: Array, *, batch_size: int, frames: int, interval: float, image_size: tuple[int, int], flows: int = 0
+    key: Array,
+    *,
+    batch_size: int,
+    frames: int,
+    interval: float,
+    image_size: tuple[int, int],
+    flows: int = 0,
+    rows: range | None = None,
 ) -> dict[str, Array]:
-    """Draws one batch of video, as the left camera sees it.
+    """Draws one batch of video, as the left camera sees it, or a part of it.
 
     Args:
         key: typed PRNG key; the same key gives the same batch.
-        batch_size: number of sequences N.
+        batch_size: number of sequences in the batch.
         frames: T.
         interval: seconds from one frame to the next.
         image_size: (H, W) in pixels.
         flows: for how many of the last frames to compute the flow too, less than T.
+        rows: which sequences to draw, N in a row; None for all.
 
     Returns:
         frames: [N, T, H, W, 1] float32 in [0, 1]; with flows F > 0 also flow [N, F, H, W, 2] float32 in pixels, from
         each of the last F frames back to the one before it, and visible [N, F, H, W] bool (see `optical_flow`).
     """
-    scenes = sample_scenes(key, batch_size)
+    scenes = _sample(key, batch_size, rows)
     times = interval * jnp.arange(frames)
     images = lax.map(lambda time: render_views(scenes, image_size=image_size, time=time, eyes=(0,))[0], times)
     batch = {"frames": jnp.moveaxis(images, 0, 1)}

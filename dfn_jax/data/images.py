@@ -93,10 +93,8 @@ def _white_noise(key: jax.Array, shapes: list[tuple[int, ...]]) -> list[jax.Arra
     return [values[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]
 
 
-def crop_batches(
-    data_dir: str | Path, *, image_size: tuple[int, int], channels: int = 1, batch_size: int, seed: int
-) -> "grain.MapDataset":
-    """Cuts random crops from a folder of images, as an endless sequence of batches.
+def crops(data_dir: str | Path, *, image_size: tuple[int, int], channels: int = 1, seed: int) -> "grain.MapDataset":
+    """Cuts random crops from a folder of images, without end; `epochs.batch` makes batches of them.
 
     Every epoch visits all images in a new order. The headers of all files are checked at the door; pixels are
     decoded when first used and kept in memory up to 1 GiB.
@@ -105,11 +103,10 @@ def crop_batches(
         data_dir: Folder searched recursively for 8-bit grey or RGB images.
         image_size: (H, W) of a crop in pixels.
         channels: C, 1 for grey (Rec. 601) or 3 for RGB.
-        batch_size: N; may exceed the number of images.
-        seed: Non-negative integer; item `step` is a pure function of (seed, step).
+        seed: Non-negative integer; an item is a pure function of seed and position.
 
     Returns:
-        Random-access data set of {"image": [N, H, W, C] float32 in [0, 1]}.
+        Random-access data set of {"image": [H, W, C] float32 in [0, 1]}.
 
     Raises:
         InputError: The folder is missing or has no images, or an image is unreadable, not 8-bit or too small.
@@ -136,7 +133,7 @@ def crop_batches(
         rng = np.random.default_rng([seed, position])
         return {"image": _crop(pixels(paths[index], channels), image_size, rng)}
 
-    return order.map_with_index(crop).batch(batch_size)
+    return order.map_with_index(crop)
 
 
 def _crop(pixels: np.ndarray, image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

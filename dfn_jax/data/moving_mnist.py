@@ -79,19 +79,27 @@ def draw_sequences(digits: Array, corners: Array, *, image_size: tuple[int, int]
     return drawn[..., None].astype(jnp.float32) / 255
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "count", "frames", "image_size"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "rows", "count", "frames", "image_size"))
 def sequence_batch(
-    key: Array, digits: Array, *, batch_size: int, count: int, frames: int, image_size: tuple[int, int]
+    key: Array,
+    digits: Array,
+    *,
+    batch_size: int,
+    count: int,
+    frames: int,
+    image_size: tuple[int, int],
+    rows: range | None = None,
 ) -> Array:
-    """Draws one batch of sequences.
+    """Draws one batch of sequences, or a part of it.
 
     Args:
         key: typed PRNG key; the same key gives the same batch.
         digits: [D, h, w] uint8, to choose from.
-        batch_size: number of sequences N.
+        batch_size: number of sequences in the batch.
         count: how many digits move in each.
         frames: T.
         image_size: (H, W) in pixels, not smaller than a digit.
+        rows: which sequences to draw, N in a row; None for all.
 
     Returns:
         [N, T, H, W, 1] float32 in [0, 1].
@@ -102,8 +110,9 @@ def sequence_batch(
     direction = jax.random.uniform(direction_key, (batch_size, count), maxval=2 * math.pi)
     velocity = STEP * jnp.stack([jnp.sin(direction), jnp.cos(direction)], -1)
     free = jnp.array(image_size) - jnp.array(digits.shape[1:])
-    corners = (trajectories(start, velocity, frames=frames) * free).astype(jnp.int32)
-    return draw_sequences(digits[chosen], corners, image_size=image_size)
+    part = slice(rows.start, rows.stop) if rows else slice(None)
+    corners = (trajectories(start[part], velocity[part], frames=frames) * free).astype(jnp.int32)
+    return draw_sequences(digits[chosen[part]], corners, image_size=image_size)
 
 
 def shrink_digits(digits: np.ndarray, size: int) -> np.ndarray:

@@ -80,27 +80,23 @@ def examples(
     return grain.MapDataset.source(indices).map(functools.partial(_read, source))
 
 
-def train_batches(
-    data_dir: str | Path, *, batch_size: int, seed: int, split: Split = "train", **options
-) -> grain.MapDataset:
-    """Draws batches without end, in a new order every epoch; a batch may be larger than the training set.
+def train_examples(data_dir: str | Path, *, seed: int, split: Split = "train", **options) -> grain.MapDataset:
+    """Draws examples without end, in a new order every epoch; `epochs.batch` makes batches of them.
 
     Args:
         data_dir: As in `examples`.
-        batch_size: N.
         seed: Non-negative integer.
         split: As in `examples`.
         **options: The other options of `examples`.
 
     Returns:
-        Random-access data set whose item `step` is the batch of that step, a pure function of (seed, step): the
-        fields of `examples` with a leading dimension N.
+        Random-access data set of the fields of `examples`, a pure function of (seed, position).
 
     Raises:
         InputError: As in `examples`.
     """
     singles = examples(data_dir, split=split, **options)
-    return shuffled_epochs(len(singles), seed=seed).map(singles.__getitem__).batch(batch_size)
+    return shuffled_epochs(len(singles), seed=seed).map(singles.__getitem__)
 
 
 def _read(source: Sequence[dict[str, np.ndarray]], index: int) -> dict[str, np.ndarray]:

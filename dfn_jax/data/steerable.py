@@ -59,18 +59,22 @@ def centred(images: Array) -> Array:
     return images - images.mean((1, 2), keepdims=True)
 
 
-def batch(key: Array, images: Array) -> dict[str, Array]:
-    """Centres images, draws an angle for each, and filters them.
+def random_angles(key: Array, count: int) -> Array:
+    """Draws angles [count] in [0, 2 pi) radians."""
+    return jax.random.uniform(key, (count,), maxval=2 * jnp.pi)
+
+
+def batch(images: Array, angles: Array) -> dict[str, Array]:
+    """Centres images, and filters each at an angle.
 
     Args:
-        key: typed PRNG key.
         images: [N, H, W, C] float32 in [0, 1].
+        angles: [N] radians.
 
     Returns:
-        images [N, H, W, C], centred; angles [N] in [0, 2 pi) radians; targets [N, H, W, C].
+        images [N, H, W, C], centred; angles [N]; targets [N, H, W, C].
     """
     images = centred(images)
-    angles = jax.random.uniform(key, images.shape[:1], maxval=2 * jnp.pi)
     return {"images": images, "angles": angles, "targets": steer(images, angles)}
 
 

@@ -167,21 +167,25 @@ def check_lengths(parts: dict[str, np.ndarray], *, length: int, purpose: str) ->
     return list(parts.values())
 
 
-def segment_batch(parts: list[np.ndarray], step: int, *, seed: int, batch_size: int, length: int) -> np.ndarray:
+def segment_batch(
+    parts: list[np.ndarray], step: int, *, seed: int, batch_size: int, length: int, rows: range | None = None
+) -> np.ndarray:
     """Draws segments at random, each start in any part as likely as any other.
 
     Args:
         parts: uint8 [T, H, W, C].
         step: of the training; seed and step alone decide the batch.
         seed: not negative.
-        batch_size: number of segments N.
+        batch_size: number of segments in the batch.
         length: frames of a segment.
+        rows: which segments to draw, N in a row; None for all.
 
     Returns:
         float32 [N, length, H, W, C] in [0, 1].
     """
     starts = np.cumsum([0] + [len(part) - length + 1 for part in parts])
     chosen = np.random.default_rng([seed, step]).integers(starts[-1], size=batch_size)
+    chosen = chosen[rows.start : rows.stop] if rows else chosen
     which = np.searchsorted(starts, chosen, side="right") - 1
     return unit_range(
         np.stack([parts[p][c - starts[p] : c - starts[p] + length] for p, c in zip(which, chosen, strict=True)])

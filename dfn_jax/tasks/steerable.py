@@ -1,5 +1,6 @@
 """Steerable filters (Section 4.1): from pairs of images, the oriented filter of every angle."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,13 @@ def make_task(config: ConfigDict) -> Task:
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
     train_images = _images(config, config.data.name, config.data.dir, config.train.batch_size, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    complete = jax.jit(lambda step, pixels: steerable.batch(jax.random.fold_in(key, step), pixels))
+
+    @functools.partial(jax.jit, static_argnames="rows")
+    def complete(step: int, pixels: jax.Array, rows: range | None) -> Batch:
+        """Angles are drawn for a whole batch, whatever part of it is made."""
+        part = slice(rows.start, rows.stop) if rows else slice(None)
+        angles = steerable.random_angles(jax.random.fold_in(key, step), config.train.batch_size)[part]
+        return steerable.batch(pixels, angles)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         output = network.apply(params, batch["images"], batch["angles"])
@@ -48,30 +55,39 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, *config.data.image_size, 1)), jnp.zeros(1)),
         loss=loss,
-        train_batch=lambda step: complete(step, train_images(step)),
+        train_batch=lambda step, rows=None: complete(step, train_images(step, rows), rows),
         evaluate=lambda params: _evaluate(config, network, params),
         loss_name="squared error, mean over pixels",
         check_test=lambda: _test_images(config),
     )
 
 
-def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: int) -> Callable[[int], jax.Array]:
-    """Batches of images by step: procedural texture, or crops of the images in a folder."""
-    size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
+def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: int) -> Callable[..., jax.Array]:
+    """Batches of images by step and rows: procedural texture, or crops of the images in a folder."""
+    image_size = tuple(config.data.image_size)
     if name == "texture":
         key = jax.random.fold_in(jax.random.key(seed), 2)
-        return jax.jit(lambda step: images.texture_batch(jax.random.fold_in(key, step), **size))
-    crops = images.crop_batches(configs.data_folder(folder, "images"), seed=seed, **size)
-    return lambda step: crops[step]["image"]
+
+        @functools.partial(jax.jit, static_argnames="rows")
+        def draw(step: int, rows: range | None = None) -> jax.Array:
+            size = {"batch_size": batch_size, "image_size": image_size}
+            whole = images.texture_batch(jax.random.fold_in(key, step), **size)
+            return whole[rows.start : rows.stop] if rows else whole
+
+        return draw
+    from dfn_jax.data import epochs
+
+    crops = images.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
+    return lambda step, rows=None: epochs.batch(crops, step, batch_size=batch_size, rows=rows)["image"]
 
 
 def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Evaluation:
     """Compares the learned filters with the true ones, and what both make of test images."""
     angles = (jnp.arange(UNSEEN_ANGLES) + 0.5) * (2 * jnp.pi / UNSEEN_ANGLES)
     data, draw = _test_images(config)
-    pixels = steerable.centred(jnp.asarray(draw(0)))
+    pixels = jax.jit(steerable.centred)(draw(0))
     output = jax.jit(network.apply)(params, pixels, angles)
-    targets, truth = steerable.steer(pixels, angles), steerable.oriented_filters(angles)
+    targets, truth = jax.jit(steerable.steer)(pixels, angles), jax.jit(steerable.oriented_filters)(angles)
     results = {
         "filter_relative_error": float(_relative_error(output.filters, truth).mean()),
         "filter_relative_error_worst": float(_relative_error(output.filters, truth).max()),
@@ -116,8 +132,8 @@ def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:
 def _ring(params: Params, network: SteerableDFN) -> Picture:
     """Learned and true filters at angles all around."""
     angles = jnp.arange(RING) * (2 * jnp.pi / RING)
-    learned = network.apply(params, jnp.zeros((RING, 1, 1, 1)), angles).filters
-    truth = steerable.oriented_filters(angles)
+    learned = jax.jit(network.apply)(params, jnp.zeros((RING, 1, 1, 1)), angles).filters
+    truth = jax.jit(steerable.oriented_filters)(angles)
     size, scale = (KERNEL_SIZE, KERNEL_SIZE), float(jnp.abs(truth).max())
     rows = [list(visualize.filters_to_rgb(np.asarray(taps), size, maximum=scale)) for taps in (learned, truth)]
     titles = [f"{round(float(jnp.degrees(angle)))}°" for angle in angles]

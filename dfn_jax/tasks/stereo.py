@@ -1,7 +1,7 @@
 """Stereo prediction (Section 4.3): the right view from the left, and disparity read off the filters, without labels."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.models.baselines import StereoTwin
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import BATCH, evaluate_stereo
-from dfn_jax.tasks.task import Batch, Params, Task
+from dfn_jax.tasks.task import Batch, Params, Task, TrainBatch
 
 NETWORKS = {"dfn": StereoDFN, "twin": StereoTwin}
 DATA = ("highway", "pairs")
@@ -57,7 +57,7 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
         loss=loss,
-        train_batch=_train_batches(config),
+        train_batch=_train_batch(config),
         evaluate=lambda params: evaluate_stereo(
             *_test_examples(config), lambda left: predict(params, left), largest_shift=config.model.taps // 2
         ),
@@ -89,27 +89,22 @@ def _split_options(config: ConfigDict) -> dict:
     return {"test_sequences": tuple(config.data.test_sequences), "test_fraction": config.data.test_fraction}
 
 
-def _train_batches(config: ConfigDict) -> Callable[[int], Batch]:
-    """Training batches by step."""
+def _train_batch(config: ConfigDict) -> TrainBatch:
+    """What to train on."""
+    batch_size = config.train.batch_size
     if config.data.name == "highway":
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
-        return lambda step: highway.stereo_batch(jax.random.fold_in(key, step), **size)
-    from dfn_jax.data import pairs  # TFDS and Grain, which only real pairs need
+        size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
+        return lambda step, rows=None: highway.stereo_batch(jax.random.fold_in(key, step), rows=rows, **size)
+    from dfn_jax.data import epochs, pairs  # TFDS and Grain, which only real pairs need
 
     @functools.cache
-    def batches():
+    def examples():
         folder = configs.data_folder(config.data.dir, "pairs")
-        return pairs.train_batches(
-            folder,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            **_pair_options(config),
-            **_split_options(config),
-        )
+        return pairs.train_examples(folder, seed=config.seed, **_pair_options(config), **_split_options(config))
 
-    def batch(step: int) -> Batch:
-        fields = batches()[step]
+    def batch(step: int, rows: range | None = None) -> Batch:
+        fields = epochs.batch(examples(), step, batch_size=batch_size, rows=rows)
         return {"left": fields["left"], "right": fields["right"]}
 
     return batch

@@ -1,7 +1,7 @@
 """What the training loop needs to know of an experiment, and nothing more."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
@@ -9,6 +9,13 @@ from dfn_jax.report import Picture, Table
 
 Params = Any  # a pytree of float32 arrays
 Batch = Mapping[str, Any]  # arrays whose first axis is the example
+
+
+class TrainBatch(Protocol):
+    """The batches to train on, a pure function of the step (and of the config's seed)."""
+
+    def __call__(self, step: int, rows: range | None = None) -> Batch:
+        """Makes the examples `rows` of the step's batch, 0 being the first, or all."""
 
 
 class Evaluation(NamedTuple):
@@ -33,7 +40,7 @@ class Task(NamedTuple):
     Attributes:
         init: key -> parameters.
         loss: (parameters, batch) -> scalar loss, float32; pure, so that it can be compiled and differentiated.
-        train_batch: step -> batch; a pure function of the step (and of the config's seed).
+        train_batch: what to train on.
         evaluate: parameters -> Evaluation, on data that training never sees.
         loss_name: what the loss is, for the learning curve.
         check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
@@ -41,7 +48,7 @@ class Task(NamedTuple):
 
     init: Callable[[Array], Params]
     loss: Callable[[Params, Batch], Array]
-    train_batch: Callable[[int], Batch]
+    train_batch: TrainBatch
     evaluate: Callable[[Params], Evaluation]
     loss_name: str
     check_test: Callable[[], object] = lambda: None

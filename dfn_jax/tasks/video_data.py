@@ -13,7 +13,7 @@ from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import Batch
+from dfn_jax.tasks.task import Batch, TrainBatch
 
 BATCH = 16  # sequences of a test batch
 TEST_SEED = 2016  # of the sequences that every run is tested on, whatever its own seed
@@ -24,12 +24,12 @@ class VideoData(NamedTuple):
     """What the task needs of a data set.
 
     Attributes:
-        train_batch: step -> {'frames': [N, T, H, W, C] float32 in [0, 1]}.
+        train_batch: (step, rows) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
         test_set: () -> what it is, in words, and its batches of at most BATCH sequences; on rendered highways also with
             flow and visible (see `highway.video_batch`).
     """
 
-    train_batch: Callable[[int], Batch]
+    train_batch: TrainBatch
     test_set: Callable[[], tuple[str, Iterator[Batch]]]
 
 
@@ -84,9 +84,9 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         size = tuple(data.image_size)
         return {"frames": moving_mnist.sequence_batch(key, pictures(split), image_size=size, **options)}
 
-    def train_batch(step: int) -> Batch:
+    def train_batch(step: int, rows: range | None = None) -> Batch:
         options = {"batch_size": config.train.batch_size, "count": data.digit_count, "frames": sum(lengths(config))}
-        return draw(jax.random.fold_in(key, step), "train", **options)
+        return draw(jax.random.fold_in(key, step), "train", rows=rows, **options)
 
     def test_set() -> tuple[str, Iterator[Batch]]:
         count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
@@ -120,9 +120,9 @@ def _highway(config: ConfigDict) -> VideoData:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     size = {"image_size": tuple(config.data.image_size), "interval": FRAME_INTERVAL}
 
-    def train_batch(step: int) -> Batch:
+    def train_batch(step: int, rows: range | None = None) -> Batch:
         options = {"batch_size": config.train.batch_size, "frames": sum(lengths(config))}
-        return highway.video_batch(jax.random.fold_in(key, step), **size, **options)
+        return highway.video_batch(jax.random.fold_in(key, step), rows=rows, **size, **options)
 
     def test_set() -> tuple[str, Iterator[Batch]]:
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 4)
@@ -148,12 +148,12 @@ def _video(config: ConfigDict) -> VideoData:
         )
         return video.split_by_time(clips, test_fraction=fraction)
 
-    def train_batch(step: int) -> Batch:
+    def train_batch(step: int, rows: range | None = None) -> Batch:
         length = sum(lengths(config))
         train, _ = parts(config.data.dir, config.data.test_fraction)
         found = video.check_lengths(train, length=length, purpose="training")
         options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
-        return {"frames": video.segment_batch(found, step, **options)}
+        return {"frames": video.segment_batch(found, step, rows=rows, **options)}
 
     def test_set() -> tuple[str, Iterator[Batch]]:
         length = sum(lengths(config, testing=True))

@@ -59,7 +59,7 @@ def evaluate_video(
             for name, values in jax.device_get(_frame_metrics(guess, targets, probabilities)).items():
                 measured.setdefault(prefix + name, []).append(values)
         if probabilities:
-            measured.setdefault("target_entropy_nats", []).append(jax.device_get(_entropy(targets)))
+            measured.setdefault("target_entropy_nats", []).append(jax.device_get(metrics.target_entropy_nats(targets)))
         if "flow" in batch and flow is not None:
             guesses = {"": flow, **{prefix: np.zeros_like(flow) for prefix in ZERO_FLOW.values()}}
             masks = {"": np.ones_like(batch["visible"]), "_noc": batch["visible"]}
@@ -87,9 +87,6 @@ def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> tuple[n
     """Fills up a batch to the size of the ones before, so that the last one needs no compilation of its own."""
     chosen = np.minimum(np.arange(max(len(inputs), size)), len(inputs) - 1)
     return jax.tree.map(lambda values: values[: len(inputs)], jax.device_get(predict(inputs[chosen])))
-
-
-_entropy = jax.jit(metrics.target_entropy_nats)
 
 
 @functools.partial(jax.jit, static_argnums=2)

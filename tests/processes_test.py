@@ -1,0 +1,142 @@
+"""Runs of two real processes on this machine: as one process, after the loss of one, and as SLURM starts them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dfn_jax.errors import InputError
+from dfn_jax.processes import join
+from dfn_jax.records import read_records
+from dfn_jax.train import train
+from tests.train_test import config, regression
+
+ROOT = Path(__file__).parents[1]
+# Arguments: workdir, steps, seconds a step, and what `join` takes, as JSON.
+PROGRAM = """
+import json, sys, time
+from pathlib import Path
+from dfn_jax import processes
+workdir, steps, pause, joining = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), json.loads(sys.argv[4])
+processes.join(*joining)
+import jax
+from tests.train_test import config, regression
+from dfn_jax.errors import PreemptedError
+from dfn_jax.train import train
+assert jax.process_count() == 2 and jax.device_count() == 2
+task = regression()
+def batch(step, rows):
+    assert len(rows) == 4
+    time.sleep(pause)
+    return task.train_batch(step, rows)
+settings = config(**{"train.steps": steps, "train.log_every": 1})
+try:
+    with processes.end_with_the_others():
+        state = train(task._replace(train_batch=batch), settings, workdir)
+except PreemptedError as error:
+    print(error)
+    sys.exit(75)
+print(json.dumps(state.params["w"].tolist()))
+"""
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
+
+
+def start(workdir, *, steps=6, pause=0.0, environments=({}, {}), explicit=True):
+    """Starts two processes; XLA gives each one device."""
+    port = free_port()
+    processes = []
+    for index, environment in enumerate(environments):
+        joining = [f"localhost:{port}", 2, index] if explicit else [None, None, None]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(workdir), str(steps), str(pause), json.dumps(joining)],
+                cwd=ROOT,
+                env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=120) for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+    weights = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    assert weights[0] == weights[1]
+    return np.array(weights[0], np.float32)
+
+
+def wait_for_checkpoint(workdir, step, processes):
+    """Waits for one of that step or later."""
+    for _ in range(600):
+        if any(int(folder.name) >= step for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()):
+            return
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint within a minute")
+
+
+def test_sigterm_to_one_ends_both_and_so_does_the_loss_of_one_and_each_time_they_go_on(tmp_path):
+    whole = train(regression(), config(**{"train.steps": 40}), tmp_path / "whole")
+    processes = start(tmp_path / "run", steps=40, pause=0.3)
+    wait_for_checkpoint(tmp_path / "run", 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [75, 75], outputs
+    ends = [output.splitlines()[-1] for output, _ in outputs]
+    assert ends[0] == ends[1]
+    ended = int(re.match("asked to end at step ([0-9]+), which is saved", ends[0])[1])
+
+    processes = start(tmp_path / "run", steps=40, pause=0.3)
+    wait_for_checkpoint(tmp_path / "run", ended + 1, processes)
+    processes[1].kill()
+    began = time.monotonic()
+    _, errors = processes[0].communicate(timeout=60)
+    # 1 where a computation fails first, an abort where JAX's own heartbeat does.
+    assert processes[0].returncode in (1, -signal.SIGABRT), errors
+    assert processes[0].returncode != 1 or "process 0 of 2 lost another one" in errors
+    assert time.monotonic() - began < 60
+
+    weights = finish(start(tmp_path / "run", steps=40))
+    np.testing.assert_allclose(weights, whole.params["w"], rtol=1e-5)
+
+
+def test_slurm_tells_the_processes_of_each_other_and_they_train_as_one(tmp_path):
+    """With the variables that `srun --ntasks=2` sets on one node."""
+    shared = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "2"}
+    shared |= {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost"}
+    environments = [{**shared, "SLURM_PROCID": str(index), "SLURM_LOCALID": "0"} for index in (0, 1)]
+    weights = finish(start(tmp_path / "two", environments=environments, explicit=False))
+    alone = train(regression(), config(**{"train.log_every": 1}), tmp_path / "one")
+    np.testing.assert_allclose(weights, alone.params["w"], rtol=1e-5)
+    losses = [[record["loss"] for record in read_records(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost:1", None, None), "go together"),
+        (("localhost:1", 2, 2), "--process_id is 2; it must be at least 0 and below --num_processes, 2"),
+        ((None, None, None), "did not find each other"),
+    ],
+)
+def test_what_cannot_be_joined_is_told(arguments, message):
+    with pytest.raises(InputError, match=message):
+        join(*arguments)
