@@ -1,6 +1,5 @@
 """Trains and evaluates an experiment: python launch.py --config=experiments/stereo.py:quick [--workdir=DIR]."""
 
-import contextlib
 import logging
 import sys
 import time
@@ -25,58 +24,30 @@ MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and the
 
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
-    began = time.monotonic()
     # Libraries log a failure once per thread, with tracebacks, before they raise it; what is raised is told in `run`.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    from dfn_jax import experiment, processes
+    from dfn_jax.files import keep_compiled_programs
+
     if CACHE.value:
         keep_compiled_programs()
-    from dfn_jax import processes
-    from dfn_jax.config import check, check_workdir, claim_workdir
-    from dfn_jax.evaluate import evaluate
-    from dfn_jax.tasks import make_task
-    from dfn_jax.train import restore, train
-
     explicit = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if DISTRIBUTED.value or explicit != (None, None, None):
-        processes.join(*explicit)
         if not WORKDIR.value:
             raise InputError("of many processes each needs the same --workdir, on a disk that all see")
-    config = CONFIG.value
-    check(config)
-    if MODE.value == "evaluate" and not WORKDIR.value:
+        processes.join(*explicit)
+    config, training = CONFIG.value, MODE.value == "train"
+    if not (training or WORKDIR.value):
         raise InputError("--mode=evaluate needs --workdir, the folder of the run that is to be evaluated")
-    task = make_task(config)
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{config.experiment}-{config.preset}-%Y%m%d-%H%M%S"))
     if processes.is_first():
         print(f"workdir: {workdir}", flush=True)
-    with contextlib.ExitStack() as claimed, processes.end_with_the_others():
-        with processes.together():
-            if MODE.value == "train":
-                task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
-                task.check_test()
-                if processes.is_first():
-                    claimed.enter_context(claim_workdir(workdir, config))
-            else:
-                check_workdir(workdir, config)
-        state = (train if MODE.value == "train" else restore)(task, config, workdir)
-        with processes.together():
-            if processes.is_first():
-                folder, evaluation = evaluate(task, config, workdir, state, began=began)
-                print(
-                    f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\n"
-                    f"results: {folder / 'results.json'}"
-                )
-
-
-def keep_compiled_programs() -> None:
-    """Compiles a program once for all runs on this machine."""
-    import jax
-
-    from dfn_jax.files import cache_folder
-
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if found := experiment.run(config, workdir, training=training):
+        folder, evaluation = found
+        print(
+            f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}"
+        )
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -107,6 +78,11 @@ def run() -> None:
         sys.exit(PREEMPTED)
     except (InputError, DivergedError, OSError) as error:
         sys.exit(f"launch.py: error: {' '.join(str(error).split())[:1000]}")
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        sys.exit(f"launch.py: error: not enough memory ({reason}); make the batch, the images or the network smaller")
 
 
 if __name__ == "__main__":

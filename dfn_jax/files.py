@@ -9,6 +9,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfn_jax"
 
 
+def keep_compiled_programs() -> None:
+    """Compiles a program once for all runs on this machine."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Replaces a file in one step: a reader finds the old content or the new, never a part.
 

@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "config", "data", "errors", "losses", "metrics", "models", "ops", "report", "tasks", "trivial", "visualize",
     },
     "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "records", "tasks"},
+    "experiment": {"config", "evaluate", "processes", "tasks", "train"},
     "evaluate": {"files", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 

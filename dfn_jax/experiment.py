@@ -1,0 +1,50 @@
+"""One experiment from its config to its report: what `launch.py` runs, and a notebook may call."""
+
+import contextlib
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from dfn_jax import processes
+from dfn_jax.config import check, check_workdir, claim_workdir
+from dfn_jax.evaluate import evaluate
+from dfn_jax.tasks import make_task
+from dfn_jax.tasks.task import Evaluation
+from dfn_jax.train import restore, train
+
+
+def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
+    """Trains an experiment, or goes on with it, and evaluates it.
+
+    Args:
+        config: of an experiment.
+        workdir: where the run is, or will be; of many processes, the same for all.
+        training: False to evaluate what is there alone.
+
+    Returns:
+        The folder that holds `results.json` and `report/`, and what was found; None in all processes but the first.
+
+    Raises:
+        DivergedError: the loss or a gradient is not finite.
+        InputError: the config, the data or the workdir cannot be used.
+        PreemptedError: SIGTERM asked for the end; the state is saved.
+    """
+    began = time.monotonic()
+    check(config)
+    task = make_task(config)
+    found = None
+    with contextlib.ExitStack() as claimed, processes.end_with_the_others():
+        with processes.together():
+            if training:
+                task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
+                task.check_test()
+                if processes.is_first():
+                    claimed.enter_context(claim_workdir(workdir, config))
+            else:
+                check_workdir(workdir, config)
+        state = (train if training else restore)(task, config, workdir)
+        with processes.together():
+            if processes.is_first():
+                found = evaluate(task, config, workdir, state, began=began)
+    return found

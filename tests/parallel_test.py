@@ -1,0 +1,58 @@
+"""Many devices against one: the same loss and gradient, and nothing exchanged but their sums."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# In a process of its own, because the number of devices is fixed when JAX starts.
+PROGRAM = """
+import collections, re
+import jax, numpy as np
+from dfn_jax import parallel
+from dfn_jax.optimisers import make_optimiser
+from dfn_jax.tasks import make_task
+from dfn_jax.train import make_state, make_train_step
+from experiments.highway import get_config
+
+config = get_config("smoke")
+config.update_from_flattened_dict({"data.input_frames": 2, "data.target_frames": 1, "model.window": 1})
+task = make_task(config)
+state = make_state(task, config)
+batch = {"frames": np.random.default_rng(0).random((8, 3, 16, 16, 1), np.float32)}
+wanted = jax.jit(jax.value_and_grad(task.loss))(state.params, batch)
+largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1]))
+for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):
+    config.mesh.data, config.mesh.height = data, height
+    mesh = parallel.make_mesh(config.mesh, batch_size=8, image_size=(16, 16))
+    rows = parallel.local_rows(mesh, 8)
+    placed = parallel.place(mesh, batch, rows, 8)
+    assert placed["frames"].sharding.shard_shape(placed["frames"].shape) == (8 // data, 3, 16 // height, 16, 1)
+    shardings = parallel.state_shardings(mesh, state, split=split)
+    on_mesh = jax.device_put(state, shardings)
+    loss = parallel.mean_over_devices(task.loss, mesh)
+    found = jax.jit(jax.value_and_grad(loss))(on_mesh.params, placed)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5)
+    for ours, theirs in zip(*map(jax.tree.leaves, (found[1], wanted[1])), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * largest)
+    if split:
+        held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(on_mesh.params))
+        assert held < 0.6 * sum(leaf.size for leaf in jax.tree.leaves(on_mesh.params))
+    if height == 1:
+        step = jax.jit(make_train_step(loss, make_optimiser(config.optim)[0]), out_shardings=None)
+        compiled = step.lower(on_mesh, placed).compile().as_text()
+        kinds = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)"
+        exchanged = collections.Counter(re.findall(kinds + r"(?:-start)?\\(", compiled))
+        # Of the loss, and of all gradients together.
+        assert set(exchanged) == {"all-reduce"} and exchanged["all-reduce"] <= 2, exchanged
+"""
+
+
+def test_layouts_of_devices_agree_and_exchange_sums_alone():
+    environment = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    arguments = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]

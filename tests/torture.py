@@ -1,0 +1,334 @@
+"""What a run must survive, many times over: kills, damaged checkpoints, senseless configs, other numbers of devices.
+
+    python -m tests.torture [--kills=50] [--checkpoints=200] [--configs=500] [--seed=0]
+
+Prints one line for each part and exits with 1 where one failed. `torture_test.py` runs a short form of each.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+ROOT = Path(__file__).parents[1]
+STEPS = 60  # of the training that is killed, with a checkpoint every third
+SENSELESS = (
+    "-1", "0", "1", "2", "3", "7", "1000000007", "1099511627776", "-5", "1.5", "1e-30", "1e300", "nan", "inf", "-inf",
+    "", "nope", "é", "None", "True", "()", "(1,)", "(0, 0)", "(3, 5)", "(64, 64, 64)", "(-1, 8)", "('a',)", "[8, 8]",
+    "/", "/nowhere", ".", "\x00", "' '", "{}", "0x10", "1_000", "highway", "video", "pairs", "mnist", "adam",
+    "bfloat16",
+)  # fmt: skip
+SMALL_ONLY = ("train.steps", "eval.examples", "data.digit_count")  # where a large number is sensible, and only slow
+
+
+def train_and_kill(kills: int, seed: int, folder: Path, *, launch: bool = True) -> str:
+    """Kills a training at random moments and starts it again; at the end it must be bit for bit the uninterrupted one.
+
+    Args:
+        kills: how many.
+        seed: of the moments.
+        folder: to work in.
+        launch: the program as a person runs it, steerable filters at the size of `smoke`; otherwise the loop alone.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        AssertionError: the run ended otherwise.
+    """
+
+    def command(workdir: Path) -> list[str]:
+        if launch:
+            options = [f"--config.train.steps={STEPS}", "--config.train.checkpoint_every=3"]
+            return ["launch.py", "--config=experiments/steerable.py:smoke", f"--workdir={workdir}", *options]
+        code = "from tests.train_test import *; train(regression(), config(**{'train.steps': %d}), Path(%r))"
+        return ["-c", "from pathlib import Path; " + code % (STEPS, str(workdir))]
+
+    def start(workdir: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, *command(workdir)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(process: subprocess.Popen) -> None:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+
+    moments = random.Random(seed)
+    began = time.monotonic()
+    finish(start(folder / "whole"))
+    longest = time.monotonic() - began
+    killed = 0
+    while killed < kills:
+        workdir = folder / f"killed-{killed}"
+        # One run is killed several times, until it happens to end: so checkpoints are made and read in all states.
+        while killed < kills:
+            process = start(workdir)
+            try:
+                process.communicate(timeout=moments.uniform(0.3, 1.0) * longest)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                killed += 1
+                continue
+            assert process.returncode == 0
+            break
+        finish(start(workdir))
+        _assert_same_end(folder / "whole", workdir)
+    return f"{killed} kills: every run ended bit for bit as the uninterrupted one"
+
+
+def _assert_same_end(one: Path, other: Path) -> None:
+    ends = [_saved_state(workdir, STEPS) for workdir in (one, other)]
+    for ours, theirs in zip(*ends, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def _saved_state(workdir: Path, step: int) -> list[np.ndarray]:
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.tree.leaves(checkpointer.restore((workdir / "checkpoints" / str(step) / "state").absolute()))
+
+
+def damage_checkpoints(count: int, seed: int, folder: Path) -> str:
+    """Damages checkpoints at random; what is restored must be whole, and the newest that is.
+
+    Args:
+        count: how many.
+        seed: of the damages.
+        folder: to work in.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        AssertionError: a damaged checkpoint was used, or a whole one was not.
+    """
+    import jax
+
+    from dfn_jax.errors import InputError
+    from dfn_jax.train import restore, train
+    from tests.train_test import config, regression
+
+    settings, chance = config(**{"train.steps": 8}), random.Random(seed)
+    train(regression(), settings, folder / "whole")
+    steps = sorted(int(path.name) for path in (folder / "whole" / "checkpoints").iterdir())
+    truth = {}
+    for step in steps:
+        settings.train.steps = step
+        truth[step] = train(regression(), settings, folder / f"to-{step}")
+    outcomes = Counter()
+    for trial in range(count):
+        workdir = folder / "damaged"
+        shutil.copytree(folder / "whole", workdir)
+        damaged = chance.sample(steps, chance.randint(1, len(steps)))
+        for step in damaged:
+            how = chance.choice(sorted(DAMAGES))
+            DAMAGES[how](workdir / "checkpoints" / str(step), chance)
+            outcomes[how] += 1
+        newest_whole = max(set(steps) - set(damaged), default=0)
+        try:
+            state = restore(regression(), settings, workdir)
+        except InputError as error:
+            assert not newest_whole, f"trial {trial}: {damaged} damaged, but not restored: {error}"
+            assert "\n" not in str(error)
+        else:
+            # Some bytes, such as those of names and dates, do not matter: then the checkpoint is whole after all.
+            assert int(state.step) >= newest_whole, f"trial {trial}: {damaged} damaged, restored {state.step}"
+            jax.tree.map(np.testing.assert_array_equal, state, truth[int(state.step)])
+        shutil.rmtree(workdir)
+    return f"{count} times damaged checkpoints ({dict(outcomes)}): none was used, the newest whole one was found"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _truncate(folder: Path, chance: random.Random) -> None:
+    path = chance.choice(_files(folder))
+    os.truncate(path, chance.randint(0, max(0, path.stat().st_size - 1)))
+
+
+def _overwrite(folder: Path, chance: random.Random) -> None:
+    path = chance.choice(_files(folder))
+    content = bytearray(path.read_bytes())
+    for _ in range(min(len(content), chance.choice([1, 16, 1000]))):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    path.write_bytes(content)
+
+
+def _delete(folder: Path, chance: random.Random) -> None:
+    chance.choice(_files(folder)).unlink()
+
+
+def _empty(folder: Path, _: random.Random) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+DAMAGES = {"truncated": _truncate, "overwritten": _overwrite, "a file deleted": _delete, "emptied": _empty}
+
+
+def run_senseless_configs(count: int, seed: int, folder: Path) -> str:
+    """Runs senseless configs: each must train, or end with one line and exit code 1, within two minutes.
+
+    Args:
+        count: how many.
+        seed: of the configs.
+        folder: to work in.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        AssertionError: one ended otherwise; says the command.
+    """
+    chance, outcomes, failures = random.Random(seed), Counter(), []
+    commands = [_senseless_command(chance) for _ in range(count)]
+    width = max(1, (os.cpu_count() or 1))
+    running: dict[subprocess.Popen, tuple[list[str], Path, float]] = {}
+    for trial, command in enumerate([*commands, *[None] * width]):
+        while len(running) >= (width if command else 1) or (not command and running):
+            for process in [p for p in running if p.poll() is not None or time.monotonic() - running[p][2] > 120]:
+                words, workdir, _ = running.pop(process)
+                process.kill()
+                errors = Path(f"{workdir}.txt").read_text(errors="replace")
+                outcome = _outcome(process.wait(), errors, workdir)
+                outcomes[outcome] += 1
+                if outcome not in ("trained", "told in one line"):
+                    failures.append(f"{outcome}: {' '.join(words)}: {errors[-300:]!r}")
+                shutil.rmtree(workdir, ignore_errors=True)
+            time.sleep(0.02)
+        if command:
+            workdir = folder / f"run-{trial}"
+            with Path(f"{workdir}.txt").open("w") as errors:
+                environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "DFN_DATA": ""}
+                arguments = [sys.executable, "launch.py", f"--workdir={workdir}", *command]
+                process = subprocess.Popen(
+                    arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors, preexec_fn=_limit
+                )
+            running[process] = (command, workdir, time.monotonic())
+    assert not failures, f"{len(failures)} of {count}: " + "\n".join(failures)
+    return f"{count} senseless configs: {dict(outcomes)}"
+
+
+def _limit() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
+
+
+def _senseless_command(chance: random.Random) -> list[str]:
+    import importlib
+
+    name = chance.choice(["stereo", "steerable", "steerable", "moving_mnist", "highway"])
+    entries = _entries(importlib.import_module(f"experiments.{name}").get_config("smoke").to_dict())
+    command = [f"--config=experiments/{name}.py:smoke"]
+    for entry in chance.sample(entries, chance.randint(1, 2)):
+        values = [v for v in SENSELESS if len(v) < 4] if entry in SMALL_ONLY else SENSELESS
+        command.append(f"--config.{entry}={chance.choice(values)}".replace("\x00", "%00"))
+    return command
+
+
+def _entries(config: dict, prefix: str = "") -> list[str]:
+    return [
+        entry
+        for name, value in config.items()
+        for entry in (_entries(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
+    ]
+
+
+def _outcome(code: int, errors: str, workdir: Path) -> str:
+    if "Traceback" in errors:
+        return "a traceback"
+    if code == -signal.SIGKILL:
+        return "no end within two minutes"
+    if code == 0:
+        return "trained" if (workdir / "results.json").exists() else "no results"
+    lines = [line for line in errors.splitlines() if line.startswith("launch.py: error: ")]
+    return "told in one line" if code == 1 and len(lines) == 1 else f"exit code {code}"
+
+
+def compare_devices(names: tuple[str, ...], steps: int, folder: Path) -> str:
+    """Trains on eight virtual devices, in two layouts, and on one: the parameters must agree.
+
+    Args:
+        names: experiments.
+        steps: of each training.
+        folder: to work in.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        AssertionError: they differ by more than 1e-5 of the largest.
+    """
+    code = """
+import importlib, sys
+from pathlib import Path
+import jax, numpy as np
+from dfn_jax.tasks import make_task
+from dfn_jax.train import train
+name, steps, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+params = []
+for layout in ({"mesh.data": 1}, {"mesh.data": 8}, {"mesh.data": 4, "mesh.height": 2, "mesh.split_state": True}):
+    config = importlib.import_module(f"experiments.{name}").get_config("smoke")
+    config.update_from_flattened_dict({"train.steps": steps, "train.checkpoint_every": steps, **layout})
+    if name == "moving_mnist":
+        config.data.digits = "drawn"
+    params.append(train(make_task(config), config, folder / f"{name}-{len(params)}").params)
+largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(params[0]))
+worst = [
+    max(float(np.abs(a - b).max()) for a, b in zip(jax.tree.leaves(params[0]), jax.tree.leaves(other), strict=True))
+    for other in params[1:]
+]
+print(max(worst) / largest)
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    found = []
+    for name in names:
+        arguments = [sys.executable, "-c", code, name, str(steps), str(folder)]
+        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        difference = float(done.stdout.splitlines()[-1])
+        assert difference < 1e-5, f"{name}: parameters differ by {difference} of the largest after {steps} steps"
+        found.append(f"{name} {difference:.1e}")
+    return f"8 devices, 4 x 2 devices and one after {steps} steps differ by at most: {', '.join(found)} of the largest"
+
+
+def main(_: list[str]) -> None:
+    """Runs all parts."""
+    seed, failed = flags.FLAGS.seed, False
+    parts = (
+        lambda folder: compare_devices(("stereo", "steerable", "moving_mnist", "highway"), 20, folder),
+        lambda folder: damage_checkpoints(flags.FLAGS.checkpoints, seed, folder),
+        lambda folder: train_and_kill(flags.FLAGS.kills, seed, folder),
+        lambda folder: run_senseless_configs(flags.FLAGS.configs, seed, folder),
+    )
+    for part in parts:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                said = part(Path(folder))
+            except AssertionError as error:
+                said, failed = f"FAILED: {error}", True
+        print(f"{said} [{time.monotonic() - began:.0f} s]", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("kills", 50, "of a training")
+    flags.DEFINE_integer("checkpoints", 200, "times that checkpoints are damaged")
+    flags.DEFINE_integer("configs", 500, "senseless configs")
+    flags.DEFINE_integer("seed", 0, "of all that is random")
+    app.run(main)
