@@ -176,6 +176,8 @@ def test_softmax_of_large_logits_is_finite(implementation):
 )
 def test_gradients(layout, channels, options, normalize, implementation):
     skip_without_banks(layout, implementation)
+    if implementation == "pallas" and not normalize and channels != 5:
+        pytest.skip("the kernels differ in one exponential; interpreting them takes seconds")
     kernel_size = (2, 2) if layout == "banks" else (2, 3)
     images, filters, options = example(layout, (2, 3, 5, channels), kernel_size, **options)
     function = functools.partial(dynamic_local_filter, **options, normalize=normalize, implementation=implementation)

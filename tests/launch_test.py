@@ -1,10 +1,13 @@
 """The program as a person runs it: both experiments end to end, and every mistake told in one line."""
 
 import fcntl
+import importlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,27 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def launch(*arguments, timeout=400):
-    command = [sys.executable, "launch.py", *map(str, arguments)]
-    # Programs that run a few times only are not worth optimising.
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+# Each run is a process of its own, forked from one that has imported everything: three seconds saved, every time.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["launch", "dfn_jax.experiment"])
+
+
+def _run(arguments, folder):
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
+    os.chdir(ROOT)
+    sys.argv = ["launch.py", *arguments]
+    importlib.import_module("launch").run()
+
+
+def launch(*arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        process = FORKS.Process(target=_run, args=([str(argument) for argument in arguments], Path(folder)))
+        process.start()
+        process.join(400)
+        outputs = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
+        assert process.exitcode is not None, outputs
+        return subprocess.CompletedProcess(arguments, process.exitcode, *outputs)
 
 
 def succeed(*arguments):
@@ -39,7 +58,8 @@ def fail(*arguments):
 @pytest.fixture(scope="module")
 def stereo(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("stereo") / "run"
-    return workdir, succeed("--config=experiments/stereo.py:smoke", f"--workdir={workdir}")
+    command = [sys.executable, "launch.py", "--config=experiments/stereo.py:smoke", f"--workdir={workdir}"]
+    return workdir, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=True)
 
 
 def test_stereo_from_one_command(stereo):

@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+
+from dfn_jax.tasks import make_task
+from experiments import steerable, stereo
+
 ROOT = Path(__file__).parents[1]
 
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -56,3 +63,11 @@ def test_layouts_of_devices_agree_and_exchange_sums_alone():
     arguments = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("experiment", [steerable, stereo], ids=lambda module: module.__name__)
+def test_a_part_of_a_batch_is_that_part_of_the_whole(experiment):
+    task = make_task(experiment.get_config("smoke"))
+    whole, part = jax.device_get(task.train_batch(2)), jax.device_get(task.train_batch(2, range(3, 5)))
+    for name, field in whole.items():
+        np.testing.assert_array_equal(part[name], field[3:5])

@@ -92,9 +92,12 @@ def wait_for_checkpoint(workdir, step, processes):
     raise AssertionError("no checkpoint within a minute")
 
 
-def test_sigterm_to_one_ends_both_and_so_does_the_loss_of_one_and_each_time_they_go_on(tmp_path):
-    whole = train(regression(), config(**{"train.steps": 40}), tmp_path / "whole")
-    processes = start(tmp_path / "run", steps=40, pause=0.3)
+def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_path):
+    """First as SLURM starts them, with the variables that `srun --ntasks=2` sets on one node, then by hand."""
+    whole = train(regression(), config(**{"train.steps": 40, "train.log_every": 1}), tmp_path / "one")
+    shared = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    slurm = [{**shared, "SLURM_PROCID": str(index), "SLURM_LOCALID": "0"} for index in (0, 1)]
+    processes = start(tmp_path / "run", steps=40, pause=0.3, environments=slurm, explicit=False)
     wait_for_checkpoint(tmp_path / "run", 2, processes)
     processes[1].send_signal(signal.SIGTERM)
     outputs = [process.communicate(timeout=60) for process in processes]
@@ -115,17 +118,7 @@ def test_sigterm_to_one_ends_both_and_so_does_the_loss_of_one_and_each_time_they
 
     weights = finish(start(tmp_path / "run", steps=40))
     np.testing.assert_allclose(weights, whole.params["w"], rtol=1e-5)
-
-
-def test_slurm_tells_the_processes_of_each_other_and_they_train_as_one(tmp_path):
-    """With the variables that `srun --ntasks=2` sets on one node."""
-    shared = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": "2"}
-    shared |= {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost"}
-    environments = [{**shared, "SLURM_PROCID": str(index), "SLURM_LOCALID": "0"} for index in (0, 1)]
-    weights = finish(start(tmp_path / "two", environments=environments, explicit=False))
-    alone = train(regression(), config(**{"train.log_every": 1}), tmp_path / "one")
-    np.testing.assert_allclose(weights, alone.params["w"], rtol=1e-5)
-    losses = [[record["loss"] for record in read_records(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
+    losses = [[record["loss"] for record in read_records(tmp_path / name / "metrics.jsonl")] for name in ("one", "run")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 

@@ -65,7 +65,7 @@ def train_and_kill(kills: int, seed: int, folder: Path, *, launch: bool = True) 
     moments = random.Random(seed)
     began = time.monotonic()
     finish(start(folder / "whole"))
-    longest = time.monotonic() - began
+    longest = time.monotonic() - began  # of a start, all training included
     killed = 0
     while killed < kills:
         workdir = folder / f"killed-{killed}"

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from dfn_jax.checkpoint import fingerprint
+from dfn_jax.config import check_workdir, claim_workdir
 from dfn_jax.errors import DivergedError, InputError, PreemptedError
 from dfn_jax.parallel import make_mesh
 from dfn_jax.records import Records, read_records
+from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import Task
 from dfn_jax.train import make_optimiser, make_state, restore, train
 from experiments.steerable import get_config
@@ -208,6 +210,51 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("what", ["checkpoint", "record"])
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay_whole(what, tmp_path):
+    """A limit on the size of files stands in for it: it fails the same writes, in Orbax's threads too."""
+    code = f"""
+import resource, sys, time
+from pathlib import Path
+import jax.numpy as jnp, numpy as np
+from dfn_jax.train import train
+from tests.train_test import config, regression
+task, random, workdir = regression(), np.random.default_rng(0), Path({str(tmp_path)!r})
+def batch(step, rows):
+    if step == 5:
+        for _ in range(300):  # until the checkpoint of step 4 is on the disk
+            time.sleep(0 if (workdir / "checkpoints" / "4").exists() else 0.1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({{"checkpoint": 100_000, "record": 300}}[{what!r}],) * 2)
+    return task.train_batch(step, rows)
+def init(key):
+    return task.init(key) | {{"ballast": jnp.asarray(random.standard_normal(100_000), jnp.float32)}}
+settings = config(**{{"train.steps": 8, "train.checkpoint_every": 4, "train.log_every": 1}})
+try:
+    train(task._replace(train_batch=batch, init=init), settings, workdir)
+except OSError as error:
+    print(error)
+    sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    assert ("earlier checkpoints are whole" in done.stdout) == (what == "checkpoint")
+    ballast = regression()._replace(init=lambda key: {"w": jnp.zeros(3), "ballast": jnp.zeros(100_000)})
+    assert int(restore(ballast, config(), tmp_path).step) == 4
+
+
+def test_a_run_in_single_precision_goes_on_in_half(tmp_path):
+    settings = config(**{"train.steps": 2})
+    claim_workdir(tmp_path, settings).close()
+    begun = train(make_task(settings), settings, tmp_path)
+    settings.update_from_flattened_dict({"train.steps": 3, "precision": "bfloat16"})
+    check_workdir(tmp_path, settings)
+    half = train(make_task(settings), settings, tmp_path)
+    assert int(half.step) == 3
+    for before, after in zip(jax.tree.leaves(begun.params), jax.tree.leaves(half.params), strict=True):
+        assert after.dtype == np.float32
+        assert 0 < np.abs(after - before).max() < 0.01
+
+
 def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
     with Records(tmp_path) as records:
         for step in (1, 2, 3):
@@ -237,8 +284,13 @@ from dfn_jax.train import train
 from dfn_jax.parallel import make_mesh
 from dfn_jax.errors import InputError
 assert jax.device_count() == 8
-ws = [train(regression(), config(**{{"mesh.data": n}}), Path({str(tmp_path)!r}) / str(n)).params["w"] for n in (1, 8)]
-np.testing.assert_allclose(*ws, rtol=1e-5)
+def run(name, **changes):
+    return train(regression(), config(**changes), Path({str(tmp_path)!r}) / name).params["w"]
+alone = run("one", **{{"mesh.data": 1}})
+np.testing.assert_allclose(run("eight", **{{"mesh.data": 8}}), alone, rtol=1e-5)
+# Begun on eight, in parts, and gone on with on two.
+run("both", **{{"mesh.data": 8, "mesh.split_state": True, "train.steps": 4}})
+np.testing.assert_allclose(run("both", **{{"mesh.data": 2}}), alone, rtol=1e-5)
 with pytest.raises(InputError, match="a batch of 9 does not divide among 8 devices"):
     make_mesh(config().mesh, batch_size=9, image_size=(8, 8))
 """

@@ -106,6 +106,12 @@ def test_training_sequences_follow_from_seed_and_step():
         assert not np.array_equal(frames, video_data(config, name).train_batch(3)["frames"])
 
 
+def test_a_part_of_a_batch_is_that_part_of_the_whole():
+    data = video_data(mnist_config(), "moving_mnist")
+    part = data.train_batch(3, range(5, 7))["frames"]
+    np.testing.assert_array_equal(part, data.train_batch(3)["frames"][5:7])
+
+
 def test_every_seed_is_tested_on_the_same_sequences():
     config = mnist_config()
     (test,) = video_data(config, "moving_mnist").test_set()[1]
