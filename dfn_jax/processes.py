@@ -38,7 +38,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             count,
             index,
             heartbeat_timeout_seconds=SILENCE_S,
-            initialization_timeout=int(os.environ.get("DFN_START_S", START_S)),
+            initialization_timeout=START_S,
         )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]

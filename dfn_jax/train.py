@@ -168,10 +168,10 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
-            loss = record.get("loss", math.inf)
-            progress.set_postfix(loss=f"{loss:.5f}")
+            mean_loss = record.get("loss", math.inf)
+            progress.set_postfix(loss=f"{mean_loss:.5f}")
             if saving:
-                checkpoints.save(done, state, loss)
+                checkpoints.save(done, state, mean_loss)
             if ending:
                 break
     # Only now the last checkpoint is whole.
