@@ -48,7 +48,7 @@ def with_preset(config: ConfigDict, preset: str, presets: dict[str, dict[str, An
     Args:
         config: the config of the preset `paper`.
         preset: the name after the colon of `--config=experiments/<name>.py:<preset>`.
-        presets: by name, what each changes, by dotted names.
+        presets: by name, what each changes, by dotted names; a dictionary takes the place of a whole group.
 
     Returns:
         The config, with `preset` set.
@@ -56,7 +56,11 @@ def with_preset(config: ConfigDict, preset: str, presets: dict[str, dict[str, An
     Raises:
         InputError: the preset is not known.
     """
-    config.update_from_flattened_dict(choose("preset", preset, presets))
+    changes = choose("preset", preset, presets)
+    for name, group in changes.items():
+        if isinstance(group, dict):
+            config[name] = ConfigDict(group)
+    config.update_from_flattened_dict({name: value for name, value in changes.items() if not isinstance(value, dict)})
     config.preset = preset
     return config
 

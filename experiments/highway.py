@@ -20,6 +20,7 @@ from dfn_jax.config import with_preset
 
 PRESETS = {
     "paper": {},
+    "twin": {"model.name": "twin"},
     "quick": {
         "data.image_size": (32, 32),
         "train.steps": 1500,
@@ -51,7 +52,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
     """The recipe.
 
     Args:
-        preset: 'paper', 'quick' or 'smoke'.
+        preset: a name in `PRESETS`.
 
     Returns:
         The config.
@@ -74,7 +75,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "test_fraction": 0.2,
         },
         "model": {
-            "name": "dfn",  # or 'twin', without the filter
+            "name": "dfn",
             "encoder": (32, 32, 64, 64),
             "coarse": (64,),
             "fine": (32, 64),

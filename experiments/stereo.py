@@ -17,6 +17,9 @@ from dfn_jax.config import with_preset
 
 PRESETS = {
     "paper": {},
+    "twin": {"model.name": "twin"},
+    "deep_stereo": {"model.name": "deep_stereo"},
+    "spatial_transformer": {"model.name": "spatial_transformer"},
     "quick": {
         "train.steps": 700,
         "train.batch_size": 4,
@@ -41,7 +44,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
     """The recipe.
 
     Args:
-        preset: 'paper', 'quick' or 'smoke'.
+        preset: a name in `PRESETS`.
 
     Returns:
         The config.
@@ -61,7 +64,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "test_sequences": (),  # kept out of training, their end is tested on; none: the end of every one
             "test_fraction": 0.2,
         },
-        "model": {"name": "dfn", "taps": 13, "position_bias": True},  # name: 'dfn', or 'twin' without the filter
+        "model": {"name": "dfn", "taps": 13, "position_bias": True},
         "train": {"steps": 20_000, "batch_size": 16, "checkpoint_every": 1000, "log_every": 20, "non_finite": "stop"},
         "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 4000, "clip_norm": 0.0},  # name: or 'muon'
         "precision": "float32",

@@ -18,30 +18,42 @@ def get_config(experiment, *preset):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "model", "published"),
+    ("experiment", "preset", "published"),
     [
-        ("moving_mnist", "dfn", 637_361),
+        ("steerable", "paper", 18_897),
+        ("moving_mnist", "paper", 637_361),
         ("moving_mnist", "twin", 637_443),
-        ("highway", "dfn", 368_122),
+        ("moving_mnist", "conv_lstm", 7_585_296),
+        ("moving_mnist", "fc_lstm", 142_667_776),
+        ("highway", "paper", 368_122),
         ("highway", "twin", 368_245),
-        ("stereo", "dfn", 464_494),
+        ("stereo", "paper", 464_494),
         ("stereo", "twin", 464_509),
     ],
 )
-def test_the_paper_recipe_has_the_published_parameters(experiment, model, published, monkeypatch):
+def test_recipes_have_the_published_parameters(experiment, preset, published, monkeypatch):
     monkeypatch.delenv("DFN_DATA", raising=False)
-    config = get_config(experiment)
-    config.model.name = model
-    shapes = jax.eval_shape(make_task(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(make_task(get_config(experiment, preset)).init, jax.random.key(0))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == published
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_presets(experiment):
-    for preset in ("paper", "quick", "smoke"):
+def test_presets(experiment, monkeypatch):
+    """Each is whole, and its network fits the data."""
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    presets = importlib.import_module(f"experiments.{experiment}").PRESETS
+    assert {"paper", "quick", "smoke"} <= presets.keys()
+    small = get_config(experiment, "smoke")
+    batch = make_task(small).train_batch(0)
+    for preset in presets:
         config = get_config(experiment, preset)
         check(config)
         assert (config.experiment, config.preset) == (experiment, preset)
+        if "model" in config:
+            small.model = config.model
+        task = make_task(small)
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        assert jax.eval_shape(task.loss, params, batch).shape == ()
     assert get_config(experiment) == get_config(experiment, "paper")
-    with pytest.raises(InputError, match="paper, quick, smoke"):
+    with pytest.raises(InputError, match=", quick, smoke"):
         get_config(experiment, "fast")

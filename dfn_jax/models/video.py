@@ -78,7 +78,7 @@ class VideoDFN(nn.Module):
             coarse=self.coarse,
             fine=self.fine,
             features=self.features,
-            outputs=self.kernel_size**2 + self.channels * self.dynamic_bias,
+            outputs=self.filter_values() + self.channels * self.dynamic_bias,
             position_bias=self.position_bias,
             dtype=self.dtype,
         )
@@ -93,18 +93,26 @@ class VideoDFN(nn.Module):
         """The next hidden state from the last one and a code, all [N, h, w, features]."""
         return self.generator.update(hidden, code)
 
+    def filter_values(self) -> int:
+        """Values that the generator makes per pixel for the filter, before those of the dynamic bias."""
+        return self.kernel_size**2
+
+    def filter_frame(self, frame: Array, values: Array, hidden: Array) -> Predicted:
+        """Filters a frame [N, H, W, C] by what was generated for it, [N, H, W, filter_values()], from hidden."""
+        filtered = ops.dynamic_local_filter(frame, values, kernel_size=self.kernel_size, normalize="softmax")
+        return Predicted(filtered, ops.softmax_filters(values))
+
     def predict(self, hidden: Array, newest: Array) -> Predicted:
         """Generates filters from hidden [N, h, w, features] and filters the newest frame [N, H, W, C] by them."""
         theta = at_least_float32(self.generator.decode(hidden, newest.shape[1:3]))
-        taps = self.kernel_size**2
-        logits = theta[..., :taps]
+        values, bias = jnp.split(theta, [self.filter_values()], axis=-1)
         if self.dynamic_bias:
-            newest = ops.add_dynamic_bias(newest, theta[..., taps:])
-        frame = ops.dynamic_local_filter(newest, logits, kernel_size=self.kernel_size, normalize="softmax")
+            newest = ops.add_dynamic_bias(newest, bias)
+        frame, filters = self.filter_frame(newest, values, hidden)
         if self.refinement:
             hidden_layer, correction = self.refine
             frame = frame + at_least_float32(correction(nn.leaky_relu(hidden_layer(frame))))
-        return Predicted(frame, ops.softmax_filters(logits))
+        return Predicted(frame, filters)
 
     def __call__(self, window: Array) -> Predicted:
         """Predicts the next frame from a window [N, window, H, W, C] alone; makes all parameters."""

@@ -14,11 +14,18 @@ from dfn_jax import losses, ops
 from dfn_jax.data import highway
 from dfn_jax.errors import InputError
 from dfn_jax.models.baselines import StereoTwin
+from dfn_jax.models.deep_stereo import DeepStereo
+from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import BATCH, evaluate_stereo
 from dfn_jax.tasks.task import Batch, Params, Task, TrainBatch
 
-NETWORKS = {"dfn": StereoDFN, "twin": StereoTwin}
+NETWORKS = {
+    "dfn": StereoDFN,
+    "twin": StereoTwin,
+    "deep_stereo": DeepStereo,
+    "spatial_transformer": lambda taps, **options: SpatialTransformer(**options),
+}
 DATA = ("highway", "pairs")
 TEST_SEED = 2016  # of the scenes that every run is tested on, whatever its own seed
 
@@ -44,15 +51,12 @@ def make_task(config: ConfigDict) -> Task:
     )
 
     def loss(params: Params, batch: Batch) -> jax.Array:
-        prediction, _ = split_output(network.apply(params, batch["left"]))
-        return losses.mean_squared_error(prediction, batch["right"])
+        return losses.mean_squared_error(_prediction(network.apply(params, batch["left"])), batch["right"])
 
     @jax.jit
     def predict(params: Params, left: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        prediction, filters = split_output(network.apply(params, left))
-        if filters is None:
-            return prediction, None
-        return prediction, ops.expected_displacement(filters, (1, config.model.taps))[..., 0]
+        output = network.apply(params, left)
+        return _prediction(output), _disparity(output)
 
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
@@ -66,9 +70,18 @@ def make_task(config: ConfigDict) -> Task:
     )
 
 
-def split_output(output: Filtered | jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """Prediction and filters; a network without filters has None."""
-    return (output.prediction, output.filters) if isinstance(output, Filtered) else (output, None)
+def _prediction(output: Filtered | Warped | jax.Array) -> jax.Array:
+    return output if isinstance(output, jax.Array) else output.prediction
+
+
+def _disparity(output: Filtered | Warped | jax.Array) -> jax.Array | None:
+    """What a network fetched pixels by, [N, H, W] in pixels; None where it makes them up."""
+    match output:
+        case Filtered(filters=filters):
+            return ops.expected_displacement(filters, (1, filters.shape[-1]))[..., 0]
+        case Warped(displacement=displacement):
+            return displacement[..., 0]
+    return None
 
 
 def _check(config: ConfigDict) -> None:

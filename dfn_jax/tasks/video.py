@@ -5,15 +5,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
-from dfn_jax import losses, ops
+from dfn_jax import losses
 from dfn_jax.errors import InputError
-from dfn_jax.models.baselines import VideoTwin
-from dfn_jax.models.video import VideoDFN, rollout
 from dfn_jax.tasks.task import Batch, Params, Task
 from dfn_jax.tasks.video_data import lengths, video_data
 from dfn_jax.tasks.video_evaluation import evaluate_video
+from dfn_jax.tasks.video_networks import make_network
 
-NETWORKS = {"dfn": VideoDFN, "twin": VideoTwin}
 LOSSES = {
     "binary_cross_entropy": (losses.binary_cross_entropy_mean, "binary cross-entropy, nats, mean over pixels"),
     "squared_error": (losses.mean_squared_error, "squared error, mean over pixels"),
@@ -33,48 +31,34 @@ def make_task(config: ConfigDict) -> Task:
         InputError: a name, size or number in the config, or the data, cannot be used.
     """
     _check(config)
-    model = config.model
-    network = configs.choose("config.model.name", model.name, NETWORKS)(
-        encoder=tuple(model.encoder),
-        coarse=tuple(model.coarse),
-        fine=tuple(model.fine),
-        features=model.features,
-        kernel_size=model.kernel_size,
-        channels=config.data.channels,
-        window=model.window,
-        dynamic_bias=model.dynamic_bias,
-        position_bias=model.position_bias,
-        refinement=model.refinement,
-        dtype=configs.PRECISIONS[config.precision],
-    )
+    network = make_network(config)
     measure, loss_name = configs.choose("config.loss", config.loss, LOSSES)
     data, tested = video_data(config, config.data.name), video_data(config, config.eval.name or config.data.name)
     known, horizon = lengths(config)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         frames = batch["frames"]
-        predicted = rollout(network, params, frames[:, :known], horizon=horizon, rematerialise=model.rematerialise)
-        return measure(predicted.frame, frames[:, known:])
+        return measure(network.rollout(params, frames[:, :known], horizon).frame, frames[:, known:])
 
     _, tested_horizon = lengths(config, testing=True)
 
     @jax.jit
     def predict(params: Params, frames: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        predicted = rollout(network, params, frames, horizon=tested_horizon)
+        predicted = network.rollout(params, frames, tested_horizon)
         prediction = jnp.clip(predicted.frame, 0, 1)
         if predicted.filters is None:
             return prediction, None
-        return prediction, ops.expected_displacement(predicted.filters, (model.kernel_size, model.kernel_size))
+        return prediction, network.flow(predicted.filters)
 
     return Task(
-        init=lambda key: network.init(key, jnp.zeros((1, model.window, *config.data.image_size, config.data.channels))),
+        init=network.init,
         loss=loss,
         train_batch=data.train_batch,
         evaluate=lambda params: evaluate_video(
             *tested.test_set(),
             lambda frames: predict(params, frames),
             known=known,
-            largest_flow=model.kernel_size // 2,
+            largest_flow=network.largest_flow,
             probabilities=config.loss == "binary_cross_entropy",
         ),
         loss_name=loss_name,
@@ -89,24 +73,9 @@ def _check(config: ConfigDict) -> None:
         raise InputError(f"config.data.name is {config.data.name!r}; this experiment has moving_mnist alone")
     elif config.eval.name or config.eval.dir:
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
-    for name, least in (("encoder", 2), ("coarse", 0), ("fine", 1)):
-        widths = config.model[name]
-        if len(widths) < least or not all(isinstance(width, int) and width > 0 for width in widths):
+    for group, minimum in (("data", 1), ("eval", 0)):
+        if config[group].target_frames < minimum:
             raise InputError(
-                f"config.model.{name} is {tuple(widths)}; it must be at least {least} whole numbers, channels of layers"
+                f"config.{group}.target_frames is {config[group].target_frames}; it must be a whole number of at least "
+                f"{minimum}"
             )
-    if config.model.features < 1:
-        raise InputError(f"config.model.features is {config.model.features}; it must be at least 1")
-    for name, value, minimum in (
-        ("data.input_frames", config.data.input_frames, config.model.window),
-        ("data.target_frames", config.data.target_frames, 1),
-        ("eval.target_frames", config.eval.target_frames, 0),
-        ("model.window", config.model.window, 1),
-        ("model.refinement", config.model.refinement, 0),
-    ):
-        if value < minimum:
-            raise InputError(f"config.{name} is {value}; it must be a whole number of at least {minimum}")
-    if config.model.kernel_size < 1 or config.model.kernel_size % 2 == 0:
-        raise InputError(
-            f"config.model.kernel_size is {config.model.kernel_size}; it must be odd, so that a filter has a centre"
-        )

@@ -1,0 +1,54 @@
+"""Deep stereo (Section 3.3): a selection tower weighs shifted views, as a softmaxed horizontal filter does."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dfn_jax import ops
+from dfn_jax.models.generators import Conv, at_least_float32
+from dfn_jax.models.stereo import Filtered, StereoGenerator
+
+
+class DeepStereo(nn.Module):
+    """Predicts the right view by two towers over planes, the left view shifted by each disparity.
+
+    The colour tower paints each plane, the selection tower says with a softmax which plane each pixel shows. Without a
+    colour tower this is a dynamic local filter with a dearer filter-generating network: it looks at the planes too.
+
+    Attributes:
+        taps: number of planes, odd: disparities from -(taps // 2) to taps // 2 pixels.
+        position_bias: see `StereoGenerator`.
+        dtype: type of the towers' computation; softmax and blending are float32.
+    """
+
+    taps: int = 13
+    position_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, left: Array) -> Filtered:
+        """Predicts the right view from left [N, H, W, C] float32 in [0, 1].
+
+        Returns:
+            The prediction, the selection [N, H, W, taps] as filters, and what the colour tower added, blended.
+
+        Source:
+            Flynn et al., DeepStereo, CVPR 2016; for one view, Xie et al., Deep3D, ECCV 2016.
+        """
+        samples, height, width, channels = left.shape
+        half = self.taps // 2
+        padded = jnp.pad(left, ((0, 0), (0, 0), (half, half), (0, 0)))
+        planes = jnp.stack([padded[:, :, tap : tap + width] for tap in range(self.taps)], axis=1)
+        flat = planes.reshape(-1, height, width, channels)
+
+        seen = nn.leaky_relu(Conv(16, dtype=self.dtype)(flat))
+        seen = nn.leaky_relu(Conv(8, dtype=self.dtype)(seen)).reshape(samples, self.taps, height, width, 8)
+        seen = jnp.moveaxis(seen, 1, 3).reshape(samples, height, width, -1)
+        context = nn.leaky_relu(StereoGenerator(64, self.position_bias, self.dtype)(left))
+        selected = nn.leaky_relu(Conv(64, dtype=self.dtype)(jnp.concatenate([context, seen], axis=-1)))
+        selection = ops.softmax_filters(at_least_float32(Conv(self.taps, dtype=self.dtype)(selected)))
+
+        painted = nn.leaky_relu(Conv(16, dtype=self.dtype)(flat))
+        painted = at_least_float32(Conv(channels, dtype=self.dtype)(painted)).reshape(planes.shape)
+        added = jnp.einsum("nhwp,nphwc->nhwc", selection, painted)
+        return Filtered(jnp.einsum("nhwp,nphwc->nhwc", selection, planes) + added, selection, added)

@@ -1,0 +1,167 @@
+"""Which network a config of video prediction names: those of the paper, their twins, and the rivals of Table 1."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from dfn_jax import config as configs
+from dfn_jax import ops
+from dfn_jax.errors import InputError
+from dfn_jax.models.baselines import VideoTwin
+from dfn_jax.models.cdna import VideoCDNA, VideoDNA
+from dfn_jax.models.lstm import EncoderForecaster
+from dfn_jax.models.video import Predicted, VideoDFN, rollout
+from dfn_jax.tasks.task import Params
+
+
+class VideoNetwork(NamedTuple):
+    """What the task needs of a network.
+
+    Attributes:
+        init: key -> parameters.
+        rollout: (parameters, frames [N, T, H, W, C], horizon) -> Predicted, that many frames.
+        flow: filters [..., K] -> [..., 2] in pixels, of the networks that have filters.
+        largest_flow: that their filters can tell, pixels.
+    """
+
+    init: Callable[[Array], Params]
+    rollout: Callable[[Params, Array, int], Predicted]
+    flow: Callable[[Array], Array] | None = None
+    largest_flow: int = 0
+
+
+def make_network(config: ConfigDict) -> VideoNetwork:
+    """Binds the network that `config.model` names.
+
+    Args:
+        config: of `experiments/moving_mnist.py` or `experiments/highway.py`.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: the name is unknown, or an entry of `config.model` is missing or cannot be used.
+    """
+    return configs.choose("config.model.name", config.model.name, NETWORKS)(config)
+
+
+def _recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **options: Any) -> VideoNetwork:
+    model, channels = config.model, config.data.channels
+    _check_recurrent(config)
+    network = network_class(
+        encoder=tuple(model.encoder),
+        coarse=tuple(model.coarse),
+        fine=tuple(model.fine),
+        features=model.features,
+        kernel_size=model.kernel_size,
+        channels=channels,
+        window=model.window,
+        dynamic_bias=model.dynamic_bias,
+        position_bias=model.position_bias,
+        refinement=model.refinement,
+        dtype=configs.PRECISIONS[config.precision],
+        **options,
+    )
+    return VideoNetwork(
+        lambda key: network.init(key, jnp.zeros((1, model.window, *config.data.image_size, channels))),
+        lambda params, frames, horizon: rollout(
+            network, params, frames, horizon=horizon, rematerialise=model.rematerialise
+        ),
+        lambda filters: ops.expected_displacement(filters, model.kernel_size),
+        model.kernel_size // 2,
+    )
+
+
+def _blended(config: ConfigDict) -> VideoNetwork:
+    _check_entries(config, ("masks",), "the preset cdna")
+    _check_at_least(config, {"model.masks": 1})
+    return _recurrent(config, VideoCDNA, masks=config.model.masks)
+
+
+def _encoder_forecaster(config: ConfigDict) -> VideoNetwork:
+    model, size = config.model, tuple(config.data.image_size)
+    _check_entries(config, ("features", "kernel_size", "patch", "read_all"), "the presets fc_lstm and conv_lstm")
+    _check_at_least(config, {"model.patch": 0, "data.input_frames": 1})
+    _check_widths(config, "features", 1)
+    _check_odd(config)
+    if model.patch and any(side % model.patch for side in size):
+        raise InputError(
+            f"config.model.patch is {model.patch}, which does not divide config.data.image_size, {size}; 0 takes the "
+            "whole frame"
+        )
+    network = EncoderForecaster(
+        features=tuple(model.features),
+        kernel_size=model.kernel_size,
+        patch=model.patch,
+        read_all=model.read_all,
+        dtype=configs.PRECISIONS[config.precision],
+    )
+    return VideoNetwork(
+        lambda key: network.init(key, jnp.zeros((1, 1, *size, config.data.channels))),
+        lambda params, frames, horizon: network.apply(params, frames, horizon),
+    )
+
+
+NETWORKS: dict[str, Callable[[ConfigDict], VideoNetwork]] = {
+    "dfn": _recurrent,
+    "twin": functools.partial(_recurrent, network_class=VideoTwin),
+    "dna": functools.partial(_recurrent, network_class=VideoDNA),
+    "cdna": _blended,
+    "lstm": _encoder_forecaster,
+}
+
+
+def _check_entries(config: ConfigDict, names: tuple[str, ...], presets: str) -> None:
+    missing = [name for name in names if name not in config.model]
+    if missing:
+        raise InputError(
+            f"config.model.name is {config.model.name!r}, but config.model has no {missing[0]!r}; take {presets}"
+        )
+
+
+def _check_at_least(config: ConfigDict, least: dict[str, int]) -> None:
+    for name, minimum in least.items():
+        group, entry = name.split(".")
+        if config[group][entry] < minimum:
+            raise InputError(
+                f"config.{name} is {config[group][entry]}; it must be a whole number of at least {minimum}"
+            )
+
+
+def _check_widths(config: ConfigDict, name: str, least: int) -> None:
+    widths = config.model[name]
+    if (
+        not isinstance(widths, tuple | list)
+        or len(widths) < least
+        or not all(isinstance(width, int) and width > 0 for width in widths)
+    ):
+        raise InputError(
+            f"config.model.{name} is {widths}; it must be at least {least} whole numbers, channels of layers"
+        )
+
+
+def _check_odd(config: ConfigDict) -> None:
+    if config.model.kernel_size < 1 or config.model.kernel_size % 2 == 0:
+        raise InputError(
+            f"config.model.kernel_size is {config.model.kernel_size}; it must be odd, so that a filter has a centre"
+        )
+
+
+def _check_recurrent(config: ConfigDict) -> None:
+    _check_entries(config, ("encoder", "window"), "another preset, such as paper")
+    for name, least in (("encoder", 2), ("coarse", 0), ("fine", 1)):
+        _check_widths(config, name, least)
+    _check_at_least(
+        config,
+        {
+            "model.features": 1,
+            "model.window": 1,
+            "model.refinement": 0,
+            "data.input_frames": config.model.window,
+        },
+    )
+    _check_odd(config)
