@@ -7,12 +7,13 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from dfn_jax import report, visualize
+from dfn_jax import parallel, report, visualize
 from dfn_jax.files import write_whole
 from dfn_jax.records import read_records
 from dfn_jax.tasks.task import Evaluation, Task
@@ -39,7 +40,7 @@ def evaluate(
     """
     folder = workdir / _where(config.eval)
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation = task.evaluate(jax.device_put(state.params))
+    evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     results = {
         "experiment": config.experiment,
         "preset": config.preset,
@@ -83,9 +84,9 @@ def _where(settings: ConfigDict) -> Path:
     return Path("evaluations", "_".join(parts)) if parts else Path()
 
 
-def _as_json(value: float | list[float]) -> float | list | None:
+def _as_json(value: float | Sequence[float]) -> float | list | None:
     """A number or a curve, without what JSON does not know."""
-    if isinstance(value, list):
+    if isinstance(value, Sequence):
         return [_as_json(number) for number in value]
     return value if math.isfinite(value) else None
 

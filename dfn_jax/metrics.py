@@ -151,6 +151,25 @@ def mean_over_valid(errors: Mapping[str, jax.Array]) -> dict[str, float]:
     return {name: total / valid if valid else float("nan") for name, total in totals.items()}
 
 
+def confidence_interval(values: np.ndarray, *, resamples: int = 1000) -> tuple[float, float]:
+    """Between which bounds the mean lies with 95 % confidence, if the examples are a sample of all there could be.
+
+    Args:
+        values: [N], one for each example (not for each frame of a video: frames of one are alike).
+        resamples: how often N examples are drawn with replacement.
+
+    Returns:
+        The 2.5th and 97.5th percentile of the resamples' means; the same for the same values.
+
+    Source:
+        Efron, Bootstrap Methods, Annals of Statistics 1979; the percentile method.
+    """
+    random = np.random.default_rng(0)
+    means = [random.choice(values, len(values)).mean(dtype=np.float64) for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 @jax.jit
 def cross_entropy_nats_per_frame(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Binary cross-entropy in nats, summed over the pixels of each frame: `bce_nats_per_frame` once averaged.

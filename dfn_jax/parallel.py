@@ -1,5 +1,7 @@
 """Devices: one mesh with the axes `data` and `height`; who holds which part of the batch and of the state."""
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -161,3 +163,34 @@ def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: i
         return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, fetch)
 
     return {name: place_one(local) for name, local in part.items()}
+
+
+def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array], Any]:
+    """Compiles a function so that the devices of this process share the examples of each batch.
+
+    Args:
+        function: (parameters, batch [N, ...]) -> pytree of arrays [N, ...].
+
+    Returns:
+        The same, on as many devices as divide N evenly.
+    """
+
+    @functools.cache
+    def compiled(groups: int) -> Callable:
+        devices = jax.local_devices()[:groups]
+        mesh = jax.make_mesh((groups,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+        specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec("data")}
+        return jax.jit(jax.shard_map(function, mesh=mesh, check_vma=False, **specs))
+
+    def shared(params: Any, batch: Array) -> Any:
+        return compiled(math.gcd(len(batch), jax.local_device_count()))(params, batch)
+
+    return shared
+
+
+def on_all_local_devices(tree: Any) -> Any:
+    """Copies arrays to every device of this process."""
+    mesh = jax.make_mesh(
+        (jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()
+    )
+    return jax.device_put(tree, replicated(mesh))

@@ -29,11 +29,12 @@ MAY_IMPORT = {
     "records": {"files"},
     "checkpoint": {"errors", "files", "processes"},
     "tasks": {
-        "config", "data", "errors", "losses", "metrics", "models", "ops", "report", "tasks", "trivial", "visualize",
+        "config", "data", "errors", "losses", "metrics", "models", "ops", "parallel", "report", "tasks", "trivial",
+        "visualize",
     },
     "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "records", "tasks"},
     "experiment": {"config", "evaluate", "processes", "tasks", "train"},
-    "evaluate": {"files", "records", "report", "tasks", "train", "visualize"},
+    "evaluate": {"files", "parallel", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 
 

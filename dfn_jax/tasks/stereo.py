@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
-from dfn_jax import losses, ops
+from dfn_jax import losses, ops, parallel
 from dfn_jax.data import highway
 from dfn_jax.errors import InputError
 from dfn_jax.models.baselines import StereoTwin
@@ -53,7 +53,7 @@ def make_task(config: ConfigDict) -> Task:
     def loss(params: Params, batch: Batch) -> jax.Array:
         return losses.mean_squared_error(_prediction(network.apply(params, batch["left"])), batch["right"])
 
-    @jax.jit
+    @parallel.over_examples
     def predict(params: Params, left: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         output = network.apply(params, left)
         return _prediction(output), _disparity(output)

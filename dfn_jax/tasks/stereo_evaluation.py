@@ -103,14 +103,18 @@ def _fit(errors: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray | float
     return dict(zip(RIVALS.values(), best, strict=True))
 
 
-def _image_metrics(prediction: np.ndarray, right: np.ndarray, prefix: str = "") -> dict[str, float]:
+def _image_metrics(
+    prediction: np.ndarray, right: np.ndarray, prefix: str = ""
+) -> dict[str, float | tuple[float, float]]:
+    """Means of each metric; of the network's own, without a prefix, also where they lie with confidence."""
     measures = {"mse_per_image": metrics.squared_error_per_image, "psnr": metrics.psnr, "ssim": metrics.ssim}
     if min(right.shape[1:3]) < metrics.SSIM_WINDOW:
         del measures["ssim"]
-    return {
-        prefix + name: float(in_batches(measure, prediction, right).mean(dtype=np.float64))
-        for name, measure in measures.items()
-    }
+    values = {prefix + name: in_batches(measure, prediction, right) for name, measure in measures.items()}
+    means = {name: float(found.mean(dtype=np.float64)) for name, found in values.items()}
+    if prefix:
+        return means
+    return means | {f"{name}_ci95": metrics.confidence_interval(found) for name, found in values.items()}
 
 
 def _disparity_metrics(

@@ -1,6 +1,6 @@
 """What the training loop needs to know of an experiment, and nothing more."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from jax import Array
@@ -24,13 +24,14 @@ class Evaluation(NamedTuple):
     Attributes:
         data: what it was measured on, in words.
         headline: one or two sentences with the figures that matter most.
-        metrics: numbers and curves (lists of numbers), by the names that results.json uses.
+        metrics: numbers, and several for a name (curves by frame, intervals of confidence), by the names that
+            results.json uses.
         sections: pictures and tables for the report, in the order of reading.
     """
 
     data: str
     headline: str
-    metrics: dict[str, float | list[float]]
+    metrics: dict[str, float | Sequence[float]]
     sections: list[Picture | Table]
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
-from dfn_jax import losses
+from dfn_jax import losses, parallel
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch, Params, Task
 from dfn_jax.tasks.video_data import lengths, video_data
@@ -42,7 +42,7 @@ def make_task(config: ConfigDict) -> Task:
 
     _, tested_horizon = lengths(config, testing=True)
 
-    @jax.jit
+    @parallel.over_examples
     def predict(params: Params, frames: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         predicted = network.rollout(params, frames, tested_horizon)
         prediction = jnp.clip(predicted.frame, 0, 1)

@@ -68,9 +68,11 @@ def evaluate_video(
                 flow_errors.setdefault(f"{prefix}flow_{{}}{suffix}", []).append(errors)
         if sum(len(part[0]) for part in shown) < MOVIES_SHOWN:
             shown.append((frames, prediction, flow, batch.get("flow")))
-    per_frame = {name: np.concatenate(parts).mean(axis=0, dtype=np.float64) for name, parts in measured.items()}
+    values = {name: np.concatenate(parts) for name, parts in measured.items()}
+    per_frame = {name: parts.mean(axis=0, dtype=np.float64) for name, parts in values.items()}
     results = {name: float(values.mean()) for name, values in per_frame.items()}
-    curves = {f"{name}_curve": values.tolist() for name, values in per_frame.items()}
+    curves = {f"{name}_curve": curve.tolist() for name, curve in per_frame.items()}
+    curves |= {f"{n}_ci95": metrics.confidence_interval(values[n].mean(axis=1)) for n in MEASURES if n in values}
     for name, parts in flow_errors.items():
         means = metrics.mean_over_valid(jax.tree.map(lambda *values: np.concatenate(values), *parts))
         results |= {name.format(measure): value for measure, value in means.items()}

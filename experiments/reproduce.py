@@ -1,0 +1,184 @@
+"""Runs the rows of a table of the paper under one protocol, and writes results/TABLE.json and the README's tables.
+
+    python -m experiments.reproduce stereo --short
+    python -m experiments.reproduce moving_mnist --full --rows=paper,twin --seeds=0,1,2
+
+A row that was stopped goes on where it was; one that is done is not run again (remove its folder below `workdirs/` for
+that). Rows that are not run keep what results/TABLE.json has of them.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from dfn_jax.files import write_whole
+from experiments.tables import TABLES, Row, Table
+
+ROOT = Path(__file__).parents[1]
+RESULTS, README = ROOT / "results", ROOT / "README.md"
+PROTOCOLS = ("full", "short")
+Record = dict[str, Any]  # results.json of one run, and which row, protocol and command it is of
+
+
+def arguments(name: str, row: Row, protocol: str, seed: int) -> list[str]:
+    """The arguments of `launch.py` for one run of a table's row.
+
+    Args:
+        name: of the table.
+        row: of it.
+        protocol: 'full' for the published recipe, or 'short'.
+        seed: of the run.
+
+    Returns:
+        The arguments, workdir excepted.
+    """
+    changes = TABLES[name].short if protocol == "short" else {}
+    changes = {**changes, "seed": seed} if seed else changes
+    # Written as Python writes them, without spaces, so that the command can be copied into a shell.
+    options = [f"--config.{entry}={str(value).replace(' ', '')}" for entry, value in changes.items()]
+    return [f"--config=experiments/{name}.py:{row.preset}", *options]
+
+
+def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> Record | None:
+    """Runs one row, or reads what it reached before.
+
+    Args:
+        name: of the table.
+        row: of it.
+        protocol: 'full' or 'short'.
+        seed: of the run.
+        extra: further arguments of `launch.py`, such as where the data are; they do not change the protocol.
+
+    Returns:
+        The record, None where the run failed: it has told why.
+    """
+    workdir = ROOT / "workdirs" / "tables" / f"{name}-{row.preset}-{protocol}-{seed}"
+    command = ["launch.py", *arguments(name, row, protocol, seed)]
+    if not (workdir / "results.json").exists():
+        done = subprocess.run([sys.executable, *command, *extra, f"--workdir={workdir}"], cwd=ROOT, check=False)
+        if done.returncode:
+            return None
+    results = json.loads((workdir / "results.json").read_text())
+    quoted = " ".join(f"'{word}'" if "(" in word else word for word in command)
+    return {"row": row.preset, "protocol": protocol, "command": f"python {quoted}", **results}
+
+
+def merged(before: list[Record], new: list[Record]) -> list[Record]:
+    """The records of a table after new runs: each takes the place of that of the same row, protocol and seed."""
+
+    def which(record: Record) -> tuple:
+        return record["row"], record["protocol"], record["seed"]
+
+    return list({which(record): record for record in [*before, *new]}.values())
+
+
+def markdown(table: Table, records: list[Record]) -> str:
+    """A table for the README.
+
+    Args:
+        table: its rows and metric.
+        records: of runs.
+
+    Returns:
+        Markdown; a protocol in which a row was not run says so.
+    """
+    lines = [
+        f"| {table.unit} | parameters | published | full recipe | short protocol |",
+        "|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        mine = [record for record in records if record["row"] == row.preset]
+        cells = [_measured([r for r in mine if r["protocol"] == protocol], table.metric) for protocol in PROTOCOLS]
+        lines.append(f"| {row.name} | {row.parameters:,} | {row.published or '–'} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Short protocol: {table.short_name}.{_on(records)}"])
+
+
+def _measured(records: list[Record], metric: str) -> str:
+    """Mean over the seeds, with the spread, or with the interval of confidence where there is one seed."""
+    values = [record[metric] for record in records]
+    if not values:
+        return "not run"
+    mean = sum(values) / len(values)
+    text = _figure(mean)
+    if len(values) > 1:
+        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        return f"{text} ± {_figure(spread)} ({len(values)} seeds)"
+    if interval := records[0].get(f"{metric}_ci95"):
+        text += f" ({' to '.join(map(_figure, interval))})"
+    return text
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _on(records: list[Record]) -> str:
+    """What the runs were measured on, and where."""
+    said = [f"{r['data']}; {r['hardware']}" for r in records]
+    return "".join(f" Measured on {words}." for words in dict.fromkeys(said))
+
+
+def with_tables(readme: str, tables: dict[str, str]) -> str:
+    """Puts tables between their marks, `<!-- table NAME -->` and `<!-- end NAME -->`.
+
+    Raises:
+        ValueError: the text has no marks for one of them.
+    """
+    for name, text in tables.items():
+        begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+        before, rest = readme.split(begin)
+        _, after = rest.split(end)
+        readme = f"{before}{begin}\n{text}\n{end}{after}"
+    return readme
+
+
+def recorded_tables() -> dict[str, str]:
+    """Each table for the README, from the records in `results/`."""
+    return {
+        name: markdown(table, json.loads((RESULTS / f"{name}.json").read_text()))
+        for name, table in TABLES.items()
+        if (RESULTS / f"{name}.json").exists()
+    }
+
+
+def main(words: list[str]) -> None:
+    """Runs what the flags say; exit code 1 where a row failed."""
+    options = flags.FLAGS
+    names = words[1:]
+    if len(names) != 1 or names[0] not in TABLES:
+        sys.exit(f"reproduce: error: wanted one table of {', '.join(TABLES)}; got {' '.join(names) or 'none'}")
+    if options.full == options.short:
+        sys.exit("reproduce: error: wanted either --full, the published recipes, or --short, minutes on a CPU")
+    name, protocol = names[0], "full" if options.full else "short"
+    table, path = TABLES[name], RESULTS / f"{name}.json"
+    known = [row.preset for row in table.rows]
+    chosen = options.rows or known
+    if unknown := set(chosen) - set(known):
+        sys.exit(f"reproduce: error: no row {', '.join(sorted(unknown))} in {name}; it has {', '.join(known)}")
+    failed = []
+    for row in (row for row in table.rows if row.preset in chosen):
+        for seed in map(int, options.seeds):
+            record = run_row(name, row, protocol, seed, options.option)
+            if record is None:
+                failed.append(f"{row.preset}, seed {seed}")
+                continue
+            before = json.loads(path.read_text()) if path.exists() else []
+            write_whole(path, json.dumps(merged(before, [record]), indent=2) + "\n")
+            write_whole(README, with_tables(README.read_text(), recorded_tables()))
+    print(markdown(table, json.loads(path.read_text()) if path.exists() else []))
+    if failed:
+        sys.exit(f"reproduce: error: failed: {'; '.join(failed)}; what went wrong is told above")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("full", False, "the published recipes; they want a GPU")
+    flags.DEFINE_bool("short", False, "smaller images and fewer steps, minutes on two CPU cores")
+    flags.DEFINE_list("rows", [], "presets of the rows to run; all by default")
+    flags.DEFINE_list("seeds", ["0"], "to run each row with")
+    flags.DEFINE_multi_string("option", [], "further argument of launch.py, such as --config.data.dir=FOLDER")
+    app.run(main)

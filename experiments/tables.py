@@ -1,0 +1,98 @@
+"""What the tables of the paper are made of: networks, published figures, and a short protocol for two CPU cores."""
+
+from typing import Any, NamedTuple
+
+from experiments import highway, steerable, stereo
+
+
+class Row(NamedTuple):
+    """One network of a table.
+
+    Attributes:
+        name: as the table calls it.
+        preset: of the experiment, the published recipe of this network.
+        parameters: of the network in that recipe.
+        published: its figures in print, in words; empty where there is none.
+    """
+
+    name: str
+    preset: str
+    parameters: int
+    published: str = ""
+
+
+class Table(NamedTuple):
+    """Networks under one protocol.
+
+    Attributes:
+        rows: in the order of the table.
+        metric: of `results.json` that the table shows.
+        unit: of the metric, in words.
+        short: what the short protocol changes in every row's recipe, by dotted names of the config.
+        short_name: the same in words.
+    """
+
+    rows: tuple[Row, ...]
+    metric: str
+    unit: str
+    short: dict[str, Any]
+    short_name: str
+
+
+TABLES = {
+    "moving_mnist": Table(
+        (
+            Row("FC-LSTM", "fc_lstm", 142_667_776, "341.2 (Table 1), 483.2 (Shi et al.)"),
+            Row("Conv-LSTM", "conv_lstm", 7_585_296, "367.1"),
+            Row("without the filter", "twin", 637_443, "434.8 (authors' code)"),
+            Row("CDNA", "cdna", 2_288_021),
+            Row("DNA", "dna", 637_361),
+            Row("DFN", "paper", 637_361, "285.2; 282.3 (authors' code)"),
+        ),
+        "bce_nats_per_frame",
+        "cross-entropy, nats per frame",
+        {
+            "data.image_size": (32, 32),
+            "data.digit_size": 14,
+            "data.digit_count": 1,
+            "data.input_frames": 4,
+            "data.target_frames": 4,
+            "train.steps": 400,
+            "train.batch_size": 4,
+            "train.checkpoint_every": 100,
+            "optim.learning_rate": 1e-3,
+            "optim.halve_every": 100,
+            "eval.examples": 512,
+        },
+        "one digit of 14 pixels on 32x32, 4 + 4 frames, 400 steps of 4 sequences, Adam 1e-3 halved every 100",
+    ),
+    "highway": Table(
+        (
+            Row("without the filter", "twin", 368_245, "15.08 (authors' code)"),
+            Row("DFN", "paper", 368_122, "13.54; 13.39 (authors' code)"),
+        ),
+        "mse_per_frame",
+        "squared error, summed over the frame",
+        highway.PRESETS["quick"],
+        "the preset `quick`: 32x32, 1,500 steps of 4 sequences, Muon",
+    ),
+    "stereo": Table(
+        (
+            Row("without the filter", "twin", 464_509, "1.70 (authors' code)"),
+            Row("spatial transformer", "spatial_transformer", 532_838),
+            Row("deep stereo", "deep_stereo", 576_902),
+            Row("DFN", "paper", 464_494, "0.52; 1.35 (authors' code)"),
+        ),
+        "mse_per_image",
+        "squared error, summed over the image",
+        stereo.PRESETS["quick"],
+        "the preset `quick`: 700 steps of 4 pairs, Muon",
+    ),
+    "steerable": Table(
+        (Row("DFN", "paper", 18_897),),
+        "filter_relative_error",
+        "relative error of the filters",
+        steerable.PRESETS["quick"],
+        "the preset `quick`",
+    ),
+}

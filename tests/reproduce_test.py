@@ -1,0 +1,64 @@
+"""The tables of the paper: what is run, what is told of it, and that the README says what the records say."""
+
+import json
+import math
+
+import jax
+import pytest
+
+from dfn_jax.tasks import make_task
+from experiments import reproduce
+from experiments.reproduce import README, RESULTS, TABLES
+from tests.experiments_test import get_config
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_have_the_parameters_that_the_table_says(name, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    for row in TABLES[name].rows:
+        shapes = jax.eval_shape(make_task(get_config(name, row.preset)).init, jax.random.key(0))
+        assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == row.parameters
+
+
+def test_the_readme_says_what_the_records_say():
+    assert reproduce.with_tables(README.read_text(), reproduce.recorded_tables()) == README.read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if (RESULTS / f"{name}.json").exists()])
+def test_records_are_of_the_recipes_as_they_are(name):
+    """A record whose command is not that of its row any more is of another recipe."""
+    for record in json.loads((RESULTS / f"{name}.json").read_text()):
+        (row,) = [row for row in TABLES[name].rows if row.preset == record["row"]]
+        wanted = reproduce.arguments(name, row, record["protocol"], record["seed"])
+        assert record["command"].replace("'", "") == " ".join(["python", "launch.py", *wanted])
+        recipe = get_config(name, row.preset).train.steps
+        assert record["steps"] == (TABLES[name].short["train.steps"] if record["protocol"] == "short" else recipe)
+        assert math.isfinite(record[TABLES[name].metric])
+
+
+def test_a_short_run_changes_the_recipe_as_the_table_says():
+    row = TABLES["moving_mnist"].rows[1]
+    assert reproduce.arguments("moving_mnist", row, "full", 0) == ["--config=experiments/moving_mnist.py:conv_lstm"]
+    short = reproduce.arguments("moving_mnist", row, "short", 2)
+    assert "--config.data.image_size=(32,32)" in short
+    assert "--config.seed=2" in short
+
+
+def test_records_are_replaced_by_row_protocol_and_seed():
+    old = [{"row": "a", "protocol": "full", "seed": seed, "x": 1} for seed in (0, 1)]
+    new = [{"row": "a", "protocol": "full", "seed": 1, "x": 2}, {"row": "a", "protocol": "short", "seed": 1, "x": 3}]
+    assert [record["x"] for record in reproduce.merged(old, new)] == [1, 2, 3]
+
+
+def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
+    table = TABLES["stereo"]
+    common = {"data": "scenes", "hardware": "cpu", "row": "paper"}
+    records = [
+        {**common, "protocol": "short", "seed": 0, "mse_per_image": 3.0, "mse_per_image_ci95": [2.5, 3.25]},
+        {**common, "protocol": "full", "seed": 0, "mse_per_image": 1.0},
+        {**common, "protocol": "full", "seed": 1, "mse_per_image": 2.0},
+    ]
+    lines = reproduce.markdown(table, records).splitlines()
+    assert lines[-3] == "| DFN | 464,494 | 0.52; 1.35 (authors' code) | 1.50 ± 0.71 (2 seeds) | 3.00 (2.50 to 3.25) |"
+    assert lines[2].endswith("| not run | not run |")
+    assert lines[-1].endswith("Measured on scenes; cpu.")
