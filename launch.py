@@ -18,6 +18,7 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join the other processes 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster says it")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
+PRETRAINED = flags.DEFINE_string("pretrained", None, "with --mode=evaluate: a network of dfn_jax/pretrained/")
 PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and then evaluate), or evaluate alone")
 
@@ -37,13 +38,18 @@ def main(_: list[str]) -> None:
         if not WORKDIR.value:
             raise InputError("of many processes each needs the same --workdir, on a disk that all see")
         processes.join(*explicit)
-    config, training = CONFIG.value, MODE.value == "train"
-    if not (training or WORKDIR.value):
+    config, training, name = CONFIG.value, MODE.value == "train", PRETRAINED.value
+    if not (training or name or WORKDIR.value):
         raise InputError("--mode=evaluate needs --workdir, the folder of the run that is to be evaluated")
-    workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{config.experiment}-{config.preset}-%Y%m%d-%H%M%S"))
+    title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
+    workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
     if processes.is_first():
         print(f"workdir: {workdir}", flush=True)
-    if found := experiment.run(config, workdir, training=training):
+    if name:
+        found = experiment.evaluate_pretrained(name, workdir, config)
+    else:
+        found = experiment.run(config, workdir, training=training)
+    if found:
         folder, evaluation = found
         print(
             f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}"
@@ -64,7 +70,9 @@ def parse(arguments: list[str]) -> list[str]:
         raise InputError(f"{reason}; see --help") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
-    if config is None:
+    if PRETRAINED.value and MODE.value != "evaluate":
+        raise InputError("--pretrained goes with --mode=evaluate")
+    if config is None and not PRETRAINED.value:
         raise InputError("no --config; for example --config=experiments/stereo.py:quick")
     return rest
 
@@ -79,7 +87,8 @@ def run() -> None:
     except (InputError, DivergedError, OSError) as error:
         sys.exit(f"launch.py: error: {' '.join(str(error).split())[:1000]}")
     except Exception as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        told_by_xla = any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory"))
+        if not isinstance(error, MemoryError) and not told_by_xla:
             raise
         reason = " ".join(str(error).split())[:200]
         sys.exit(f"launch.py: error: not enough memory ({reason}); make the batch, the images or the network smaller")

@@ -71,24 +71,19 @@ def check(config: ConfigDict) -> None:
     Raises:
         InputError: a number is out of range; names the entry, its value and what was wanted.
     """
-    wanted = [
-        (f"{group}.{name}", config[group][name], minimum)
-        for group, name, minimum in (
-            ("train", "steps", 0),
-            ("train", "batch_size", 1),
-            ("train", "checkpoint_every", 1),
-            ("train", "log_every", 1),
-            ("eval", "examples", 1),
-            ("optim", "halve_every", 1),
-        )
-    ]
-    wanted += [("seed", config.seed, 0)]
-    wanted += [("data.image_size", size, 1) for size in config.data.image_size]
-    for name, value, minimum in wanted:
-        if not isinstance(value, int) or not minimum <= value < 2**32:
-            raise InputError(
-                f"config.{name} is {value!r}; it must be a whole number of at least {minimum}, below 2**32"
-            )
+    check_whole_numbers(
+        config,
+        {
+            "train.steps": 0,
+            "train.batch_size": 1,
+            "train.checkpoint_every": 1,
+            "train.log_every": 1,
+            "eval.examples": 1,
+            "optim.halve_every": 1,
+            "seed": 0,
+            "data.image_size": 1,
+        },
+    )
     if len(config.data.image_size) != 2:
         raise InputError(f"config.data.image_size is {config.data.image_size}; it must be (height, width) in pixels")
     if not 0 < config.optim.learning_rate < float("inf"):
@@ -97,6 +92,28 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"config.optim.clip_norm is {config.optim.clip_norm}; it must be 0, for none, or more")
     choose("precision", config.precision, PRECISIONS)
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
+
+
+def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int = 32) -> None:
+    """Checks entries that must be whole numbers, or several of them.
+
+    Args:
+        config: an experiment's config.
+        least: by dotted names, the smallest that an entry may be.
+        bits: an entry must be below 2**bits.
+
+    Raises:
+        InputError: one is not, is smaller or is too large; names the entry, its value and what was wanted.
+    """
+    for name, minimum in least.items():
+        entry: Any = config
+        for part in name.split("."):
+            entry = entry[part]
+        for value in entry if isinstance(entry, tuple | list) else (entry,):
+            if not isinstance(value, int) or not minimum <= value < 2**bits:
+                raise InputError(
+                    f"config.{name} is {value!r}; it must be a whole number of at least {minimum}, below 2**{bits}"
+                )
 
 
 def check_data(config: ConfigDict, known: tuple[str, str]) -> None:

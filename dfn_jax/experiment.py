@@ -4,14 +4,16 @@ import contextlib
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dfn_jax import processes
+from dfn_jax import pretrained, processes
 from dfn_jax.config import check, check_workdir, claim_workdir
 from dfn_jax.evaluate import evaluate
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import Evaluation
-from dfn_jax.train import restore, train
+from dfn_jax.train import TrainState, restore, train
 
 
 def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
@@ -48,3 +50,29 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
             if processes.is_first():
                 found = evaluate(task, config, workdir, state, began=began)
     return found
+
+
+def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = None) -> tuple[Path, Evaluation]:
+    """Evaluates a pretrained network.
+
+    Args:
+        name: one of `dfn_jax.pretrained.names()`.
+        workdir: a new folder for the results.
+        config: what to evaluate it on; by default what it was trained for.
+
+    Returns:
+        The folder that holds `results.json` and `report/`, and what was found.
+
+    Raises:
+        InputError: there is no such network, it does not fit the config, or the config or the data cannot be used.
+    """
+    began = time.monotonic()
+    trained_with, params, card = pretrained.load(name)
+    config = config or trained_with
+    check(config)
+    task = make_task(config)
+    pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
+    task.check_test()
+    with claim_workdir(workdir, config):
+        state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
+        return evaluate(task, config, workdir, state, began=began)

@@ -36,13 +36,6 @@ MODEL = {
 }
 PRESETS = {
     "paper": {},
-    "twin": {"model.name": "twin", "optim.learning_rate": 1e-4},
-    "conv_lstm": {
-        "model": {"name": "lstm", "features": (128, 64, 64), "kernel_size": 5, "patch": 4, "read_all": True},
-    },
-    "fc_lstm": {"model": {"name": "lstm", "features": (2048, 2048), "kernel_size": 1, "patch": 0, "read_all": False}},
-    "dna": {"model.name": "dna"},
-    "cdna": {"model": {**MODEL, "name": "cdna", "masks": 10}},
     "quick": {
         "data.image_size": (32, 32),
         "data.digit_size": 14,
@@ -73,6 +66,13 @@ PRESETS = {
         "train.log_every": 1,
         "eval.examples": 8,
     },
+    "twin": {"model.name": "twin", "optim.learning_rate": 1e-4},
+    "conv_lstm": {
+        "model": {"name": "lstm", "features": (128, 64, 64), "kernel_size": 5, "patch": 4, "read_all": True},
+    },
+    "fc_lstm": {"model": {"name": "lstm", "features": (2048, 2048), "kernel_size": 1, "patch": 0, "read_all": False}},
+    "dna": {"model.name": "dna"},
+    "cdna": {"model": {**MODEL, "name": "cdna", "masks": 10}},
 }
 
 

@@ -17,9 +17,6 @@ from dfn_jax.config import with_preset
 
 PRESETS = {
     "paper": {},
-    "twin": {"model.name": "twin"},
-    "deep_stereo": {"model.name": "deep_stereo"},
-    "spatial_transformer": {"model.name": "spatial_transformer"},
     "quick": {
         "train.steps": 700,
         "train.batch_size": 4,
@@ -37,6 +34,9 @@ PRESETS = {
         "train.log_every": 1,
         "eval.examples": 8,
     },
+    "twin": {"model.name": "twin"},
+    "deep_stereo": {"model.name": "deep_stereo"},
+    "spatial_transformer": {"model.name": "spatial_transformer"},
 }
 
 

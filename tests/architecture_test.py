@@ -33,7 +33,8 @@ MAY_IMPORT = {
         "visualize",
     },
     "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "records", "tasks"},
-    "experiment": {"config", "evaluate", "processes", "tasks", "train"},
+    "pretrained": {"errors", "files", "tasks", "train"},
+    "experiment": {"config", "evaluate", "pretrained", "processes", "tasks", "train"},
     "evaluate": {"files", "parallel", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 

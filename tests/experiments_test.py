@@ -55,5 +55,5 @@ def test_presets(experiment, monkeypatch):
         params = jax.eval_shape(task.init, jax.random.key(0))
         assert jax.eval_shape(task.loss, params, batch).shape == ()
     assert get_config(experiment) == get_config(experiment, "paper")
-    with pytest.raises(InputError, match=", quick, smoke"):
+    with pytest.raises(InputError, match="paper, quick, smoke"):
         get_config(experiment, "fast")

@@ -176,6 +176,8 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/highway.py:smoke", "--config.model.encoder=(32,)"), "at least 2 whole numbers"),
         (("--config=experiments/stereo.py:smoke", f"--config.seed={2**64}"), "below 2**32"),
         (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir="), "needs --workdir"),
+        (("--mode=evaluate", "--pretrained=alexnet"), "unknown pretrained network 'alexnet'"),
+        (("--config=experiments/stereo.py:smoke", "--pretrained=stereo"), "goes with --mode=evaluate"),
         (("--config=experiments/stereo.py:smoke", "extra"), "unexpected argument 'extra'"),
         (("--config=experiments/stereo.py:smoke", "--mode=dream"), "dream"),
     ],

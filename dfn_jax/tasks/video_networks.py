@@ -78,14 +78,14 @@ def _recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **o
 
 def _blended(config: ConfigDict) -> VideoNetwork:
     _check_entries(config, ("masks",), "the preset cdna")
-    _check_at_least(config, {"model.masks": 1})
+    configs.check_whole_numbers(config, {"model.masks": 1})
     return _recurrent(config, VideoCDNA, masks=config.model.masks)
 
 
 def _encoder_forecaster(config: ConfigDict) -> VideoNetwork:
     model, size = config.model, tuple(config.data.image_size)
     _check_entries(config, ("features", "kernel_size", "patch", "read_all"), "the presets fc_lstm and conv_lstm")
-    _check_at_least(config, {"model.patch": 0, "data.input_frames": 1})
+    configs.check_whole_numbers(config, {"model.patch": 0})
     _check_widths(config, "features", 1)
     _check_odd(config)
     if model.patch and any(side % model.patch for side in size):
@@ -123,15 +123,6 @@ def _check_entries(config: ConfigDict, names: tuple[str, ...], presets: str) -> 
         )
 
 
-def _check_at_least(config: ConfigDict, least: dict[str, int]) -> None:
-    for name, minimum in least.items():
-        group, entry = name.split(".")
-        if config[group][entry] < minimum:
-            raise InputError(
-                f"config.{name} is {config[group][entry]}; it must be a whole number of at least {minimum}"
-            )
-
-
 def _check_widths(config: ConfigDict, name: str, least: int) -> None:
     widths = config.model[name]
     if (
@@ -155,7 +146,7 @@ def _check_recurrent(config: ConfigDict) -> None:
     _check_entries(config, ("encoder", "window"), "another preset, such as paper")
     for name, least in (("encoder", 2), ("coarse", 0), ("fine", 1)):
         _check_widths(config, name, least)
-    _check_at_least(
+    configs.check_whole_numbers(
         config,
         {
             "model.features": 1,

@@ -1,0 +1,96 @@
+"""Networks that are trained already: parameters as safetensors, each beside a card that says what they are.
+
+`python -m dfn_jax.pretrained.export` adds one; `python launch.py --mode=evaluate --pretrained=NAME` measures one again.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from dfn_jax.errors import InputError
+from dfn_jax.files import write_whole
+
+FOLDER = Path(__file__).parent
+SEPARATOR = "."  # between the names of nested groups of parameters
+
+
+def names() -> list[str]:
+    """The networks that are there."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def load(name: str) -> tuple[ConfigDict, Any, dict[str, Any]]:
+    """Reads a network.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        The config that it was trained with, its parameters (a pytree of float32 NumPy arrays, as the network's `apply`
+        takes them), and its card.
+
+    Raises:
+        InputError: there is no such network, or its files cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if name not in names():
+        raise InputError(f"unknown pretrained network {name!r}; choose one of: {', '.join(names())}")
+    try:
+        card = json.loads((FOLDER / f"{name}.json").read_text())
+        params = load_file(FOLDER / f"{name}.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"the pretrained network {name} cannot be read ({error}); take its files anew") from error
+    return ConfigDict(with_tuples(card["config"])), traverse_util.unflatten_dict(params, sep=SEPARATOR), card
+
+
+def check_fits(name: str, params: Any, shapes: Any) -> None:
+    """Checks that a network's parameters are those that a config describes.
+
+    Args:
+        name: of the pretrained network.
+        params: of it.
+        shapes: pytree of the shapes that the config's network has.
+
+    Raises:
+        InputError: they are others; names the first that differs.
+    """
+    ours, theirs = (
+        {SEPARATOR.join(path): tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items()}
+        for tree in (params, shapes)
+    )
+    differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differ:
+        raise InputError(
+            f"the pretrained network {name} has {differ[0]} of shape {ours.get(differ[0])}, the config's network "
+            f"{theirs.get(differ[0])}; leave out --config, or give one with the same model and image size"
+        )
+
+
+def save(name: str, params: Any, card: dict[str, Any]) -> None:
+    """Writes a network and its card.
+
+    Args:
+        name: of the files.
+        params: pytree of dictionaries of arrays.
+        card: what `load` gives back; its `config` is the config as a dictionary.
+    """
+    from safetensors.numpy import save as serialise
+
+    flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep=SEPARATOR)
+    write_whole(FOLDER / f"{name}.safetensors", serialise(flat))
+    write_whole(FOLDER / f"{name}.json", json.dumps(card, indent=2) + "\n")
+
+
+def with_tuples(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as it was before it became JSON, which knows no tuples; configs have no lists."""
+    return {
+        name: with_tuples(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+        for name, value in config.items()
+    }

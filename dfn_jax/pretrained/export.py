@@ -1,0 +1,87 @@
+"""Adds the network of a run to the pretrained ones: python -m dfn_jax.pretrained.export --workdir=DIR --name=NAME.
+
+The run must be evaluated already, on its own test set. What the card says of a few examples of the embedded data is
+measured here; a test measures it again.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from dfn_jax import pretrained
+from dfn_jax.errors import InputError
+from dfn_jax.tasks import make_task
+from dfn_jax.train import restore
+
+EXAMPLES = 32  # for the check
+KEPT = ("experiment", "parameters", "steps", "seed", "data", "wall_time_s", "hardware", "versions", "commit")
+
+
+def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[str, float]:
+    """Metrics on a few examples that need no download.
+
+    Args:
+        config: of the network.
+        params: its parameters.
+        metrics: which of them.
+
+    Returns:
+        The metrics by name.
+    """
+    config = config.copy_and_resolve_references()
+    config.eval.examples = EXAMPLES
+    if "digits" in config.data:
+        config.data.digits = "drawn"
+    found = make_task(config).evaluate(params).metrics
+    return {name: found[name] for name in metrics}
+
+
+def export(workdir: Path, name: str) -> None:
+    """Writes the network of a workdir and its card.
+
+    Args:
+        workdir: of a run that was evaluated.
+        name: of the pretrained network.
+
+    Raises:
+        InputError: there is no such run, or it was not evaluated.
+    """
+    try:
+        recorded = json.loads((workdir / "config.json").read_text())
+        results = json.loads((workdir / "results.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{workdir} holds no run that was evaluated ({error}); run launch.py there first") from error
+    config = ConfigDict(pretrained.with_tuples(recorded))
+    params = restore(make_task(config), config, workdir).params
+    config.data.dir = ""  # Folders are of one machine.
+    if "digits" in config.data:
+        config.data.digits = ""
+    figures = {key: value for key, value in results.items() if isinstance(value, float) and key != "wall_time_s"}
+    own = tuple(key for key in figures if not key.startswith(("baseline_", "target_")))
+    card = {
+        "name": name,
+        **{key: results[key] for key in KEPT},
+        "config": json.loads(config.to_json_best_effort()),
+        "metrics": figures,
+        "check": {"examples": EXAMPLES, "metrics": measure(config, params, own)},
+    }
+    pretrained.save(name, params, card)
+
+
+def main(_: list[str]) -> None:
+    """Runs what the flags say."""
+    try:
+        export(Path(flags.FLAGS.workdir), flags.FLAGS.name)
+    except InputError as error:
+        sys.exit(f"pretrained: error: {error}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "of the run")
+    flags.DEFINE_string("name", None, "of the pretrained network")
+    flags.mark_flags_as_required(["workdir", "name"])
+    app.run(main)

@@ -1,0 +1,64 @@
+"""Every pretrained network is small, whole, and as good as its card says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfn_jax import experiment, pretrained
+from dfn_jax.errors import InputError
+from dfn_jax.models.steerable import SteerableDFN
+from dfn_jax.pretrained import export
+from tests.experiments_test import get_config
+from tests.models_test import random_parameters
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_a_network_is_as_good_as_its_card_says(name, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    config, params, card = pretrained.load(name)
+    assert (pretrained.FOLDER / f"{name}.safetensors").stat().st_size < 3e6
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == card["parameters"]
+    wanted = card["check"]["metrics"]
+    found = export.measure(config, params, tuple(wanted))
+    for metric, value in wanted.items():
+        assert abs(found[metric] - value) < 0.01 * abs(value), metric
+
+
+def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
+    pretrained.FOLDER.mkdir()
+    config = get_config("steerable", "smoke")
+    folder, evaluation = experiment.run(config, tmp_path / "run")
+    export.export(tmp_path / "run", "small")
+    again, params, card = pretrained.load("small")
+    assert again == config
+    assert card["steps"] == 4
+    assert card["metrics"]["filter_relative_error"] == evaluation.metrics["filter_relative_error"]
+    _, measured = experiment.evaluate_pretrained("small", tmp_path / "again")
+    assert measured.metrics == evaluation.metrics
+    assert (tmp_path / "again" / "report" / "index.html").exists()
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+    assert folder == tmp_path / "run"
+    with pytest.raises(InputError, match="leave out --config"):
+        experiment.evaluate_pretrained("small", tmp_path / "third", get_config("stereo", "smoke"))
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_network_without_its_card_and_an_unknown_one_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    params = random_parameters(SteerableDFN(), jnp.zeros((1, 9, 9, 1)), jnp.zeros(1))
+    pretrained.save("half", params, {"config": {}})
+    with pytest.raises(InputError, match="unknown pretrained network 'whole'; choose one of: half"):
+        pretrained.load("whole")
+    (tmp_path / "half.safetensors").write_bytes((tmp_path / "half.safetensors").read_bytes()[:1000])
+    with pytest.raises(InputError, match="half cannot be read"):
+        pretrained.load("half")
+    (tmp_path / "half.json").unlink()
+    with pytest.raises(InputError, match="half cannot be read"):
+        pretrained.load("half")
+
+
+def test_a_run_without_results_is_not_exported(tmp_path):
+    with pytest.raises(InputError, match="run launch"):
+        export.export(tmp_path, "none")
