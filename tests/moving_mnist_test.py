@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from dfn_jax.data import moving_mnist
-from dfn_jax.data.moving_mnist import draw_sequences, open_test_file, sequence_batch, shrink_digits, trajectories
+from dfn_jax.data.moving_mnist import (
+    draw_sequences,
+    open_test_file,
+    sequence_batch,
+    sequence_events,
+    shrink_digits,
+    trajectories,
+)
 from dfn_jax.errors import InputError
 from tests import reference
 
@@ -138,6 +145,27 @@ def test_one_block_keeps_its_value_and_lies_inside_whole():
     top, left = np.moveaxis(corners, -1, 0)[..., None, None]
     inside = (rows >= top) & (rows < top + BLOCK[0]) & (columns >= left) & (columns < left + BLOCK[1])
     np.testing.assert_array_equal(pixels, np.where(inside, value[:, None, None, None], 0))
+
+
+def test_events_are_what_the_frames_show():
+    """Blocks overlap where they cover less than both would; one that turns back was at an edge before."""
+    key = jax.random.key(3)
+    full = np.full((1, 8, 8), 255, np.uint8)
+    options = {"batch_size": 40, "frames": 12, "image_size": (60, 70)}
+    frames = np.asarray(sequence_batch(key, full, count=2, **options))
+    events = sequence_events(key, full, count=2, **options)
+    np.testing.assert_array_equal(events["overlap"], frames.sum((2, 3, 4)) < 2 * 64)
+    assert 0.01 < np.mean(events["overlap"]) < 0.2
+
+    frames = np.asarray(sequence_batch(key, full, count=1, **options))[..., 0]
+    corners = np.stack([frames.any(3).argmax(2), frames.any(2).argmax(2)], -1).astype(int)
+    steps = np.diff(corners, axis=1)
+    into, out = steps[:, :-1], steps[:, 1:]
+    turned = (np.sign(into) != np.sign(out)).any(-1)
+    clear = (np.minimum(abs(into), abs(out)) >= 2).all(-1)
+    bounce = np.asarray(sequence_events(key, full, count=1, **options)["bounce"])[:, 1:-1]
+    np.testing.assert_array_equal(bounce[clear], turned[clear])
+    assert 10 < bounce[clear].sum() < clear.sum() - 10
 
 
 def test_every_digit_is_as_likely():

@@ -6,7 +6,7 @@ import pytest
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.video_data import video_data
-from dfn_jax.tasks.video_evaluation import evaluate_video
+from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from experiments import highway, moving_mnist
 
 KNOWN, AHEAD, SIZE = 2, 3, (12, 13)
@@ -30,7 +30,29 @@ def halfway(frames):
     assert len(frames) == 3, "the last batch is to be filled up"
     prediction = np.repeat(frames[:, -1:] / 2, AHEAD, axis=1)
     flow = np.zeros((*prediction.shape[:4], 2), np.float32) + np.float32([0.5, 0])
-    return prediction, flow
+    entropy = np.arange(3 * AHEAD, dtype=np.float32).reshape(3, AHEAD)
+    return Guess(prediction, flow, entropy)
+
+
+def test_errors_are_told_for_what_happens_in_the_frames(batches):
+    random = np.random.default_rng(1)
+    for batch in batches:
+        batch |= {name: random.random((len(batch["frames"]), AHEAD)) < 0.4 for name in ("overlap", "bounce")}
+    evaluation = evaluate_video("noise", iter(batches), halfway, known=KNOWN, largest_flow=4, probabilities=True)
+    frames, overlap, bounce = (np.concatenate([b[name] for b in batches]) for name in ("frames", "overlap", "bounce"))
+    errors = ((frames[:, KNOWN - 1 : KNOWN] / 2 - frames[:, KNOWN:]).astype(np.float64) ** 2).sum((2, 3, 4))
+    for event, mask in {"overlap": overlap, "bounce": bounce, "neither": ~overlap & ~bounce}.items():
+        assert mask.any()
+        np.testing.assert_allclose(evaluation.metrics[f"mse_per_frame_at_{event}"], errors[mask].mean(), rtol=1e-5)
+    assert [row.label for row in evaluation.sections[-1].rows] == [
+        "where digits overlap", "where a digit bounces", "in all other frames"
+    ]  # fmt: skip
+    # The second batch was filled up by its last example.
+    np.testing.assert_allclose(
+        evaluation.metrics["filter_entropy_nats_curve"], [(0 + 3 + 6 + 0 + 3) / 5 + t for t in range(3)]
+    )
+    low, high = evaluation.metrics["mse_per_frame_ci95"]
+    assert low < errors.mean() < high
 
 
 def test_metrics(batches):
@@ -65,7 +87,7 @@ def test_pictures_and_words(batches):
 
     without = [{"frames": batch["frames"]} for batch in batches]
     evaluation = evaluate_video(
-        "noise", iter(without), lambda f: (halfway(f)[0], None), known=KNOWN, largest_flow=4, probabilities=False
+        "noise", iter(without), lambda f: Guess(halfway(f).frames), known=KNOWN, largest_flow=4, probabilities=False
     )
     assert not any("flow" in name for name in evaluation.metrics)
     assert [s.name for s in evaluation.sections if hasattr(s, "kind")] == ["movie", "strips", "per_frame"]

@@ -104,15 +104,46 @@ def sequence_batch(
     Returns:
         [N, T, H, W, 1] float32 in [0, 1].
     """
+    chosen, positions = _motion(key, len(digits), batch_size, count, frames, rows)
+    corners = _corners(positions, digits.shape[1:], image_size)
+    return draw_sequences(digits[chosen], corners, image_size=image_size)
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "count", "frames", "image_size"))
+def sequence_events(
+    key: Array, digits: Array, *, batch_size: int, count: int, frames: int, image_size: tuple[int, int]
+) -> dict[str, Array]:
+    """What happens in the sequences that `sequence_batch` draws with the same arguments.
+
+    Returns:
+        overlap: [N, T] bool, frames in which a pixel belongs to two digits; bounce: [N, T] bool, frames in which a
+        digit is at an edge, where it turns back.
+    """
+    chosen, positions = _motion(key, len(digits), batch_size, count, frames, None)
+    corners = _corners(positions, digits.shape[1:], image_size)
+    painted = [
+        draw_sequences(digits[chosen[:, one : one + 1]], corners[:, :, one : one + 1], image_size=image_size) > 0
+        for one in range(count)
+    ]
+    turning = ((positions <= 0) | (positions >= 1)).any((2, 3))
+    return {"overlap": (sum(p.astype(jnp.int32) for p in painted) > 1).any((2, 3, 4)), "bounce": turning.T}
+
+
+def _motion(
+    key: Array, digits: int, batch_size: int, count: int, frames: int, rows: range | None
+) -> tuple[Array, Array]:
+    """Which digits, [N, D], and where in the unit square, [T, N, D, 2]."""
     which_key, start_key, direction_key = jax.random.split(key, 3)
-    chosen = jax.random.randint(which_key, (batch_size, count), 0, len(digits))
+    chosen = jax.random.randint(which_key, (batch_size, count), 0, digits)
     start = jax.random.uniform(start_key, (batch_size, count, 2))
     direction = jax.random.uniform(direction_key, (batch_size, count), maxval=2 * math.pi)
     velocity = STEP * jnp.stack([jnp.sin(direction), jnp.cos(direction)], -1)
-    free = jnp.array(image_size) - jnp.array(digits.shape[1:])
     part = slice(rows.start, rows.stop) if rows else slice(None)
-    corners = (trajectories(start[part], velocity[part], frames=frames) * free).astype(jnp.int32)
-    return draw_sequences(digits[chosen[part]], corners, image_size=image_size)
+    return chosen[part], trajectories(start[part], velocity[part], frames=frames)
+
+
+def _corners(positions: Array, digit_size: tuple[int, int], image_size: tuple[int, int]) -> Array:
+    return (positions * (jnp.array(image_size) - jnp.array(digit_size))).astype(jnp.int32)
 
 
 def shrink_digits(digits: np.ndarray, size: int) -> np.ndarray:

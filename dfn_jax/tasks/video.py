@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
-from dfn_jax import losses, parallel
+from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch, Params, Task
 from dfn_jax.tasks.video_data import lengths, video_data
-from dfn_jax.tasks.video_evaluation import evaluate_video
+from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 
 LOSSES = {
@@ -43,12 +43,13 @@ def make_task(config: ConfigDict) -> Task:
     _, tested_horizon = lengths(config, testing=True)
 
     @parallel.over_examples
-    def predict(params: Params, frames: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def predict(params: Params, frames: jax.Array) -> Guess:
         predicted = network.rollout(params, frames, tested_horizon)
         prediction = jnp.clip(predicted.frame, 0, 1)
         if predicted.filters is None:
-            return prediction, None
-        return prediction, network.flow(predicted.filters)
+            return Guess(prediction)
+        entropy = ops.filter_entropy(predicted.filters).mean((2, 3))
+        return Guess(prediction, network.flow(predicted.filters), entropy)
 
     return Task(
         init=network.init,

@@ -26,7 +26,8 @@ class VideoData(NamedTuple):
     Attributes:
         train_batch: (step, rows) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
         test_set: () -> what it is, in words, and its batches of at most BATCH sequences; on rendered highways also with
-            flow and visible (see `highway.video_batch`).
+            flow and visible (see `highway.video_batch`), of moving digits with overlap and bounce for each predicted
+            frame (see `moving_mnist.sequence_events`).
     """
 
     train_batch: TrainBatch
@@ -102,7 +103,16 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         )
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 3)
         options = {"batch_size": BATCH, "count": count, "frames": frames}
-        return words, _drawn(lambda index: draw(jax.random.fold_in(test_key, index), "test", **options), config)
+
+        def examples(index: int) -> Batch:
+            drawn_by = jax.random.fold_in(test_key, index)
+            happening = moving_mnist.sequence_events(
+                drawn_by, pictures("test"), image_size=tuple(data.image_size), **options
+            )
+            predicted = {name: field[:, data.input_frames :] for name, field in happening.items()}
+            return draw(drawn_by, "test", **options) | predicted
+
+        return words, _drawn(examples, config)
 
     return VideoData(train_batch, test_set)
 

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from dfn_jax import metrics, visualize
-from dfn_jax.report import Picture, Table, comparison_table
+from dfn_jax.report import Picture, Row, Table, comparison_table
 from dfn_jax.tasks.task import Batch, Evaluation
 
 STRIPS_SHOWN, MOVIES_SHOWN, FLOWS_SHOWN = 4, 6, 3
@@ -23,8 +24,24 @@ MEASURES = {
 }
 RIVALS = {"last frame": "baseline_last_frame_", "mean frame": "baseline_mean_frame_"}
 ZERO_FLOW = {"no motion": "baseline_zero_flow_"}
-# Predicted frames [N, T, H, W, C] and, where the network has filters, their flow, from the known frames.
-Predict = Callable[[np.ndarray], tuple[jax.Array, jax.Array | None]]
+EVENTS = {"overlap": "where digits overlap", "bounce": "where a digit bounces"}
+
+
+class Guess(NamedTuple):
+    """What a network says of the frames that follow.
+
+    Attributes:
+        frames: [N, F, H, W, C] in [0, 1].
+        flow: [N, F, H, W, 2] in pixels, read off its filters; None where it has none.
+        entropy: [N, F] in nats, of its filters, mean over pixels; None where it has none.
+    """
+
+    frames: jax.Array
+    flow: jax.Array | None = None
+    entropy: jax.Array | None = None
+
+
+Predict = Callable[[np.ndarray], Guess]  # from the known frames
 
 
 def evaluate_video(
@@ -35,8 +52,9 @@ def evaluate_video(
     Args:
         data: what the sequences are, in words.
         batches: frames [N, T, H, W, C] float32 in [0, 1]; with ground truth also flow [N, F, H, W, 2] float32 in
-            pixels from each predicted frame back to the one before, and visible [N, F, H, W] bool.
-        predict: known frames -> predicted frames in [0, 1], and flow [N, F, H, W, 2] in pixels or None.
+            pixels from each predicted frame back to the one before, and visible [N, F, H, W] bool; of digits also
+            overlap and bounce, [N, F] bool.
+        predict: known frames -> Guess.
         known: how many of the frames the predictors may see.
         largest_flow: pixels, drawn in full colour.
         probabilities: whether pixels are probabilities, so that their cross-entropy says something.
@@ -46,11 +64,12 @@ def evaluate_video(
     """
     measured: dict[str, list[np.ndarray]] = {}
     flow_errors: dict[str, list[dict]] = {}
+    events: dict[str, list[np.ndarray]] = {}
     shown: list[tuple] = []
     for batch in tqdm(batches, desc="evaluating", unit="batch", leave=False):
         frames = batch["frames"]
         inputs, targets = frames[:, :known], frames[:, known:]
-        prediction, flow = _predict_full(predict, inputs, size=len(shown[0][0]) if shown else 0)
+        prediction, flow, entropy = _predict_full(predict, inputs, size=len(shown[0][0]) if shown else 0)
         still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
         rivals = {
             prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(RIVALS.values(), still, strict=True)
@@ -60,6 +79,10 @@ def evaluate_video(
                 measured.setdefault(prefix + name, []).append(values)
         if probabilities:
             measured.setdefault("target_entropy_nats", []).append(jax.device_get(metrics.target_entropy_nats(targets)))
+        if entropy is not None:
+            measured.setdefault("filter_entropy_nats", []).append(entropy)
+        for event in EVENTS.keys() & batch.keys():
+            events.setdefault(event, []).append(batch[event])
         if "flow" in batch and flow is not None:
             guesses = {"": flow, **{prefix: np.zeros_like(flow) for prefix in ZERO_FLOW.values()}}
             masks = {"": np.ones_like(batch["visible"]), "_noc": batch["visible"]}
@@ -73,6 +96,7 @@ def evaluate_video(
     results = {name: float(values.mean()) for name, values in per_frame.items()}
     curves = {f"{name}_curve": curve.tolist() for name, curve in per_frame.items()}
     curves |= {f"{n}_ci95": metrics.confidence_interval(values[n].mean(axis=1)) for n in MEASURES if n in values}
+    results |= _at_events(values, {name: np.concatenate(parts) for name, parts in events.items()})
     for name, parts in flow_errors.items():
         means = metrics.mean_over_valid(jax.tree.map(lambda *values: np.concatenate(values), *parts))
         results |= {name.format(measure): value for measure, value in means.items()}
@@ -85,7 +109,18 @@ def evaluate_video(
     )
 
 
-def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _at_events(values: dict[str, np.ndarray], events: dict[str, np.ndarray]) -> dict[str, float]:
+    """The network's metrics [N, F] in the frames of each event, and in those of none."""
+    places = {**events, "neither": ~np.logical_or.reduce(list(events.values()))} if events else {}
+    return {
+        f"{name}_at_{place}": float(values[name][mask].mean(dtype=np.float64))
+        for name in (*MEASURES, "target_entropy_nats")
+        for place, mask in places.items()
+        if name in values and mask.any()
+    }
+
+
+def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> Guess:
     """Fills up a batch to the size of the ones before, so that the last one needs no compilation of its own."""
     chosen = np.minimum(np.arange(max(len(inputs), size)), len(inputs) - 1)
     return jax.tree.map(lambda values: values[: len(inputs)], jax.device_get(predict(inputs[chosen])))
@@ -125,7 +160,19 @@ def _tables(results: dict[str, float], data: str) -> list[Table]:
         of_flow = {name: measure for name, measure in MEASURES.items() if name.startswith("flow")}
         caption = "Flow from each predicted frame back to the one before it; the network never saw a flow."
         tables.append(comparison_table(results, of_flow, ZERO_FLOW, title="Motion", caption=caption))
+    if any(f"_at_{event}" in name for event in EVENTS for name in results):
+        tables.append(_events_table(results))
     return tables
+
+
+def _events_table(results: dict[str, float]) -> Table:
+    name = "bce_nats_per_frame" if "bce_nats_per_frame" in results else "mse_per_frame"
+    places = {event: words for event, words in EVENTS.items() if f"{name}_at_{event}" in results}
+    rows = [Row(words, [results[f"{name}_at_{event}"]]) for event, words in places.items()]
+    rows += [Row("in all other frames", [results[f"{name}_at_neither"]])] if f"{name}_at_neither" in results else []
+    return Table(
+        "Where it fails", ["this network"], rows, caption=f"{MEASURES[name][0]}; a frame may be of both kinds."
+    )
 
 
 def _curve(per_frame: dict[str, np.ndarray], probabilities: bool) -> Picture:
