@@ -5,7 +5,8 @@
 
 Presets: `paper` (the published recipe: 20,000 steps of 16 pairs, Adam 1e-3 halved every 4,000; meant for a GPU),
 `quick` (five minutes on two CPU cores: 3.36 summed over the image, where the best shift per row has 7.65),
-`smoke` (four steps, for tests).
+`smoke` (four steps, for tests); by the published recipe `twin` (without the filter), and the relatives of Section 3.3,
+`spatial_transformer` and `deep_stereo`.
 
 Published, on private highway data, squared error summed over the image: 0.52 in the paper; 1.35 with the authors'
 released code, and 1.70 by its twin without the filter.

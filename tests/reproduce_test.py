@@ -1,14 +1,16 @@
 """The tables of the paper: what is run, what is told of it, and that the README says what the records say."""
 
-import json
+import functools
 import math
+import shlex
 
 import jax
 import pytest
 
+from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
-from experiments import reproduce
-from experiments.reproduce import README, RESULTS, TABLES
+from experiments import reproduce, steerable
+from experiments.reproduce import README, ROOT, TABLES
 from tests.experiments_test import get_config
 
 
@@ -24,16 +26,33 @@ def test_the_readme_says_what_the_records_say():
     assert reproduce.with_tables(README.read_text(), reproduce.recorded_tables()) == README.read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if (RESULTS / f"{name}.json").exists()])
+@pytest.mark.parametrize("name", TABLES)
 def test_records_are_of_the_recipes_as_they_are(name):
     """A record whose command is not that of its row any more is of another recipe."""
-    for record in json.loads((RESULTS / f"{name}.json").read_text()):
+    for record in reproduce.records(name):
         (row,) = [row for row in TABLES[name].rows if row.preset == record["row"]]
         wanted = reproduce.arguments(name, row, record["protocol"], record["seed"])
-        assert record["command"].replace("'", "") == " ".join(["python", "launch.py", *wanted])
+        assert shlex.split(record["command"])[: 2 + len(wanted)] == ["python", "launch.py", *wanted]
         recipe = get_config(name, row.preset).train.steps
         assert record["steps"] == (TABLES[name].short["train.steps"] if record["protocol"] == "short" else recipe)
         assert math.isfinite(record[TABLES[name].metric])
+
+
+def test_a_row_is_run_once_and_not_with_other_arguments(tmp_path, monkeypatch):
+    """`launch.py` itself is run, at a few steps."""
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    for name in ("launch.py", "experiments", "dfn_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(short=steerable.PRESETS["smoke"]))
+    run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short", 0)
+    record = run(["--config.seed=3"])
+    assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 3, "paper", "short")
+    assert record["command"].endswith(" --config.seed=3")
+    assert run(["--config.seed=3"]) == record
+    with pytest.raises(InputError, match="was run by another command"):
+        run([])
+    with pytest.raises(InputError, match="exit code 1"):
+        reproduce.run_row("steerable", TABLES["steerable"].rows[0], "short", 1, ["--config.train.steps=-1"])
 
 
 def test_a_short_run_changes_the_recipe_as_the_table_says():
