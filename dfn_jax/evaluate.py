@@ -104,13 +104,16 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the code, with '-dirty' where tracked files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
+    """The commit of the code, with '-dirty' where tracked Python files differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True, timeout=10
+        )
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        described = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+        changed = git("diff", "--name-only", "HEAD", "--", "*.py").stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return f"{described}-dirty" if changed else described
