@@ -9,7 +9,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfn_jax.errors import DivergedError, InputError, PreemptedError
+from dfn_jax.errors import DivergedError, InputError, PreemptedError, preempt_on_sigterm
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
@@ -79,16 +79,20 @@ def parse(arguments: list[str]) -> list[str]:
 
 def run() -> None:
     """Runs the program; what went wrong outside the code is told in one line, with exit code 1 (75: preempted)."""
+    preempt_on_sigterm()
     try:
         app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:
+        sys.exit("launch.py: interrupted; the same command with the same --workdir goes on from the last checkpoint")
     except PreemptedError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except (InputError, DivergedError, OSError) as error:
         sys.exit(f"launch.py: error: {' '.join(str(error).split())[:1000]}")
     except Exception as error:
-        told_by_xla = any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory"))
-        if not isinstance(error, MemoryError) and not told_by_xla:
+        from dfn_jax.processes import out_of_memory
+
+        if not out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200]
         sys.exit(f"launch.py: error: not enough memory ({reason}); make the batch, the images or the network smaller")

@@ -27,6 +27,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, read_only: bool = False):
         self._folder = workdir.absolute() / "checkpoints"
+        if self._folder.exists() and not self._folder.is_dir():
+            raise InputError(f"{self._folder} is no folder; move it away, or choose another --workdir")
         self._best = _Best(workdir / "best_checkpoint.json", writing=not read_only and processes.is_first())
         self._manager = ocp.CheckpointManager(
             self._folder,
@@ -36,6 +38,7 @@ class Checkpoints:
                 read_only=read_only,
             ),
         )
+        self._best.forget_unless(self._manager.all_steps())
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -49,6 +52,8 @@ class Checkpoints:
         """Turns what Orbax raises when it cannot write, from whichever thread, into one OSError."""
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            raise  # of a device, or of another process that was lost
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise OSError(
@@ -56,13 +61,13 @@ class Checkpoints:
                 "room and run the same command again"
             ) from error
 
-    def save(self, step: int, state: Any, loss: float) -> None:
+    def save(self, step: int, state: Any, loss: float | None) -> None:
         """Begins to write a state; returns as soon as it is copied from the device.
 
         Args:
             step: number of steps taken so far.
             state: pytree of arrays.
-            loss: by which the best is chosen.
+            loss: by which the best is chosen; None where it is not to be compared with others.
 
         Raises:
             OSError: this checkpoint, or the one before in the background, could not be written.
@@ -71,7 +76,8 @@ class Checkpoints:
             prints = jax.device_get(fingerprint(state)).tolist()
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(prints))
             with self._reported():
-                self._best.offer(step, loss)
+                if loss is not None:
+                    self._best.offer(step, loss)
                 self._manager.save(step, args=items)
 
     def any(self) -> bool:
@@ -93,6 +99,8 @@ class Checkpoints:
         """
         damages = []
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if best and steps and self._best.step is None:
+            raise InputError(f"which checkpoint in {self._folder} is the best is not known; leave out eval.best")
         if best:
             steps.sort(key=lambda step: step != self._best.step)
         for step in steps:
@@ -131,6 +139,7 @@ class Checkpoints:
         if later:
             processes.wait("damaged checkpoints are set aside")
             self._manager.reload()
+            self._best.forget_unless(self._manager.all_steps())
 
 
 class _Best(policies.PreservationPolicy):
@@ -139,7 +148,7 @@ class _Best(policies.PreservationPolicy):
     def __init__(self, path: Path, *, writing: bool):
         self._path, self._writing = path, writing
         self.step, self._loss = None, float("inf")
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
             found = json.loads(path.read_text())
             self.step, self._loss = int(found["step"]), float(found["loss"])
 
@@ -150,6 +159,11 @@ class _Best(policies.PreservationPolicy):
             self.step, self._loss = step, loss
             if self._writing:
                 write_whole(self._path, json.dumps({"step": step, "loss": loss}) + "\n")
+
+    def forget_unless(self, steps: Sequence[int]) -> None:
+        """Forgets a checkpoint that is not there: one that was never finished, or that was set aside."""
+        if self.step not in steps:
+            self.step, self._loss = None, float("inf")
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay."""

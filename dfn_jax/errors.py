@@ -1,5 +1,8 @@
 """What may go wrong for reasons outside the code; `launch.py` prints the one-line message and exits with 1."""
 
+import signal
+import threading
+
 
 class InputError(ValueError):
     """A command, config, file or folder that cannot be used: what was found, what was wanted, what to do."""
@@ -10,4 +13,14 @@ class DivergedError(RuntimeError):
 
 
 class PreemptedError(RuntimeError):
-    """Training that was asked to end before its last step, and has saved its state; `launch.py` exits with 75."""
+    """A run that was asked to end early, and has saved what it trained; `launch.py` exits with 75."""
+
+
+def preempt_on_sigterm() -> None:
+    """From now on SIGTERM raises PreemptedError; training itself listens in its own way, and saves first."""
+
+    def raise_error(*_: object) -> None:
+        raise PreemptedError("asked to end; the same command goes on from what is saved")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, raise_error)

@@ -1,12 +1,14 @@
 """What a run reached: `results.json` and `report/index.html`, for every task alike."""
 
 import importlib.metadata
+import itertools
 import json
 import math
 import os
 import platform
 import subprocess
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
 from dfn_jax.files import write_whole
-from dfn_jax.records import read_records
+from dfn_jax.records import read_metrics
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 
@@ -29,8 +31,8 @@ def evaluate(
 
     Args:
         task: what was trained.
-        config: its config; where `eval` asks for anything but the run's own test set, the results go to a folder below
-            `evaluations/` that says what.
+        config: its config; where it asks for anything but the run's own test set, or for another precision, the results
+            go to a folder below `evaluations/` that says what.
         workdir: of the run.
         state: to be measured.
         began: when the command began, by `time.monotonic`.
@@ -38,8 +40,9 @@ def evaluate(
     Returns:
         The folder that holds `results.json` and `report/`, and what was found.
     """
-    folder = workdir / _where(config.eval)
+    folder = workdir / _where(workdir, config)
     folder.mkdir(parents=True, exist_ok=True)
+    records = read_metrics(workdir / "metrics.jsonl")
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     results = {
         "experiment": config.experiment,
@@ -48,6 +51,7 @@ def evaluate(
         "steps": int(state.step),
         "seed": config.seed,
         "data": evaluation.data,
+        "training_time_s": _training_time(records),
         "wall_time_s": round(time.monotonic() - began, 1),
         "hardware": hardware(),
         "versions": versions(),
@@ -56,7 +60,6 @@ def evaluate(
     }
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     sections = list(evaluation.sections)
-    records = read_records(workdir / "metrics.jsonl")
     if len(records) > 1:
         curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
         caption = f"{task.loss_name}, by training step"
@@ -75,13 +78,32 @@ def evaluate(
     return folder, evaluation
 
 
-def _where(settings: ConfigDict) -> Path:
+def _where(workdir: Path, config: ConfigDict) -> Path:
     """Where results go, from the workdir: an evaluation on other terms must not replace the run's own."""
-    parts = [Path(settings.dir).resolve().name] if settings.dir else [settings.name] if settings.name else []
+    settings, own = config.eval, json.loads((workdir / "config.json").read_text())
+    parts = []
+    if settings.dir:
+        folder = Path(settings.dir).resolve()
+        parts = [f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"]  # Many folders are called 'test'.
+    elif settings.name:
+        parts = [settings.name]
     parts += [
         f"{name}-{value}" for name, value in settings.items() if value and name not in ("examples", "name", "dir")
     ]
+    if settings.examples != own["eval"]["examples"]:
+        parts.append(f"examples-{settings.examples}")
+    if config.precision != own["precision"]:
+        parts.append(config.precision)
     return Path("evaluations", "_".join(parts)) if parts else Path()
+
+
+def _training_time(records: list[dict]) -> float | None:
+    """Seconds that the steps of a run took, over all its starts; None where no steps are recorded."""
+    steps = [0, *(record["step"] for record in records)]
+    taken = [after - before for before, after in itertools.pairwise(steps)]
+    rates = [record.get("steps_per_second", math.inf) for record in records]
+    seconds = sum(n / rate for n, rate in zip(taken, rates, strict=True))
+    return round(seconds, 1) if records else None
 
 
 def _as_json(value: float | Sequence[float]) -> float | list | None:

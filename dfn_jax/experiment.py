@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import pretrained, processes
 from dfn_jax.config import check, check_workdir, claim_workdir
+from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import Evaluation
@@ -34,18 +35,29 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
     """
     began = time.monotonic()
     check(config)
-    task = make_task(config)
     found = None
     with contextlib.ExitStack() as claimed, processes.end_with_the_others():
         with processes.together():
+            task = make_task(config)
             if training:
                 task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
                 task.check_test()
-                if processes.is_first():
-                    claimed.enter_context(claim_workdir(workdir, config))
-            else:
+        # `make_task` wrote into the config which data it found.
+        asked = f"{workdir.absolute()} {training} {config.to_json_best_effort()}"
+        if not processes.alike(asked):
+            raise InputError("the processes of this run have different flags, configs or data; give all the same")
+        with processes.together():
+            if training and processes.is_first():
+                claimed.enter_context(claim_workdir(workdir, config))
+        with processes.together():
+            if not (training and processes.is_first()):
+                processes.wait_for_file(workdir / "config.json")
                 check_workdir(workdir, config)
         state = (train if training else restore)(task, config, workdir)
+        if jax.process_count() > 1:
+            preempt_on_sigterm()  # JAX listened while training.
+        if training and config.eval.best:
+            state = restore(task, config, workdir)
         with processes.together():
             if processes.is_first():
                 found = evaluate(task, config, workdir, state, began=began)
@@ -73,6 +85,8 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     task = make_task(config)
     pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
     task.check_test()
+    if workdir.exists() and any(workdir.iterdir()):
+        raise InputError(f"{workdir} is not empty; choose a new folder for the results")
     with claim_workdir(workdir, config):
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)

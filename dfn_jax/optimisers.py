@@ -47,7 +47,7 @@ def _kernels(params):
     """Which parameters are kernels, and which of their axes go in and out."""
 
     def axes(path, leaf):
-        is_kernel = path[-1].key == "kernel"
+        is_kernel = path[-1].key.endswith("kernel")
         return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if is_kernel else None
 
     return jax.tree.map_with_path(axes, params)

@@ -1,11 +1,11 @@
 """Devices: one mesh with the axes `data` and `height`; who holds which part of the batch and of the state."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -172,25 +172,27 @@ def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array
         function: (parameters, batch [N, ...]) -> pytree of arrays [N, ...].
 
     Returns:
-        The same, on as many devices as divide N evenly.
+        The same, for any N: the last example is repeated until the devices have as many each.
     """
 
     @functools.cache
-    def compiled(groups: int) -> Callable:
-        devices = jax.local_devices()[:groups]
-        mesh = jax.make_mesh((groups,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    def compiled() -> Callable:
         specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec("data")}
-        return jax.jit(jax.shard_map(function, mesh=mesh, check_vma=False, **specs))
+        return jax.jit(jax.shard_map(function, mesh=_local_mesh(), check_vma=False, **specs))
 
     def shared(params: Any, batch: Array) -> Any:
-        return compiled(math.gcd(len(batch), jax.local_device_count()))(params, batch)
+        count, devices = len(batch), jax.local_device_count()
+        chosen = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+        return jax.tree.map(lambda values: values[:count], compiled()(params, batch[chosen]))
 
     return shared
 
 
 def on_all_local_devices(tree: Any) -> Any:
     """Copies arrays to every device of this process."""
-    mesh = jax.make_mesh(
-        (jax.local_device_count(),), ("data",), axis_types=(AxisType.Auto,), devices=jax.local_devices()
-    )
-    return jax.device_put(tree, replicated(mesh))
+    return jax.device_put(tree, replicated(_local_mesh()))
+
+
+def _local_mesh() -> Mesh:
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)

@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+import re
 import sys
+import time
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from dfn_jax.errors import InputError
+from dfn_jax.errors import DivergedError, InputError, PreemptedError
 
 SILENCE_S = 20  # seconds without a sign of life after which a process counts as dead
 START_S = 300  # seconds to wait for all processes to come
@@ -32,6 +36,8 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
         raise InputError("--coordinator, --num_processes and --process_id go together; give all three or none")
     if all(given) and not 0 <= index < count:
         raise InputError(f"--process_id is {index}; it must be at least 0 and below --num_processes, {count}")
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(f"--coordinator is {coordinator!r}; wanted HOST:PORT of process 0")
     try:
         jax.distributed.initialize(
             coordinator,
@@ -40,6 +46,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             heartbeat_timeout_seconds=SILENCE_S,
             initialization_timeout=START_S,
         )
+        gathered(0)  # Their first exchange may last 30 s, which reading data may take longer than: have it now.
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -62,22 +69,43 @@ def gathered(value: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(value))).reshape(-1)
 
 
+def alike(text: str) -> bool:
+    """Whether all processes have the same text; all must ask."""
+    return len(set(gathered(zlib.crc32(text.encode())).tolist())) == 1
+
+
 @contextlib.contextmanager
 def end_with_the_others() -> Iterator[None]:
-    """Ends this process, with one line and exit code 1, where another one is lost in the middle of a computation."""
+    """Ends this process, with one line and exit code 1, where it or another one cannot go on alone.
+
+    An orderly end would wait for the others, which wait for this one. What all raise alike passes: errors of
+    `together`, the request to end, a loss that is not finite.
+    """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (PreemptedError, DivergedError):
+        raise
+    except Exception as error:
+        if jax.process_count() == 1 or getattr(error, "agreed", False):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:300]
+        # Of whichever type, what XLA raises begins with its status.
+        by_xla = isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z_]+: ", reason)
+        lost = by_xla and not out_of_memory(error)
+        what = f"lost another one ({reason})" if lost else f"cannot go on ({reason})"
         print(
-            f"error: process {jax.process_index()} of {jax.process_count()} lost another one ({reason}); start all "
-            "again with the same --workdir: they go on from the last checkpoint",
+            f"error: process {jax.process_index()} of {jax.process_count()} {what}; all end, and go on from the last "
+            "checkpoint when they are started again with the same --workdir",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(1)  # An orderly end waits for the lost process, and then aborts.
+        os._exit(1)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was too small, of the host or of a device."""
+    words = ("RESOURCE_EXHAUSTED", "Out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
@@ -89,11 +117,14 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
         gathered(False)
+        error.agreed = True
         raise
     if not gathered(True).all():
-        raise InputError("another process of this run could not go on; its message says why")
+        error = InputError("another process of this run could not go on; its message says why")
+        error.agreed = True
+        raise error
 
 
 def wait(name: str) -> None:
@@ -102,3 +133,11 @@ def wait(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def wait_for_file(path: Path) -> None:
+    """Gives a file that another process wrote some time to be seen here: network disks are late."""
+    for _ in range(SILENCE_S if jax.process_count() > 1 else 0):
+        if path.exists():
+            return
+        time.sleep(1)

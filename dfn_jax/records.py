@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -69,8 +70,10 @@ class Records:
                 self._tensorboard.add_scalar(name, value, step)
 
 
-def read_records(path: Path) -> list[dict[str, float]]:
-    """Reads `metrics.jsonl`; lines that are no records, such as a last one that a kill cut short, are passed over.
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Reads `metrics.jsonl` or `events.jsonl`.
+
+    Lines that are no records, such as a last one that a kill cut short, are passed over.
 
     Args:
         path: of the file, which may be missing.
@@ -85,3 +88,8 @@ def read_records(path: Path) -> list[dict[str, float]]:
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 records.append(record)
     return records
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Those records of `metrics.jsonl` that are numbers throughout."""
+    return [record for record in read_records(path) if all(isinstance(value, int | float) for value in record.values())]

@@ -100,8 +100,10 @@ def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     Raises:
         InputError: there is none, or it does not fit the config.
     """
+    everywhere = ConfigDict({"data": -1, "height": 1})  # whatever the training's batch could be split over
+    mesh = parallel.make_mesh(everywhere, batch_size=jax.device_count(), image_size=tuple(config.data.image_size))
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return parallel.to_host(checkpoints.restore(_place_state(task, config, _mesh(config)), best=config.eval.best))
+        return parallel.to_host(checkpoints.restore(_place_state(task, config, mesh), best=config.eval.best))
 
 
 def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
@@ -145,7 +147,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
-        began = time.monotonic()
+        began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         progress = tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
         progress.set_description("compiling")
@@ -171,12 +173,13 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             mean_loss = record.get("loss", math.inf)
             progress.set_postfix(loss=f"{mean_loss:.5f}")
             if saving:
-                checkpoints.save(done, state, mean_loss)
+                # The mean over the few steps before an interruption is not one to choose by.
+                checkpoints.save(done, state, None if ending else mean_loss)
             if ending:
                 break
     # Only now the last checkpoint is whole.
-    if (done := int(state.step)) < steps:
-        raise PreemptedError(f"asked to end at step {done}, which is saved; the same command goes on from there")
+    if ending or (jax.process_count() == 1 and asked_to_end(steps)):
+        raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
     return parallel.to_host(state)
 
 

@@ -19,13 +19,16 @@ from typing import Any
 
 from absl import app, flags
 
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, PreemptedError, preempt_on_sigterm
 from dfn_jax.files import write_whole
 from experiments.tables import TABLES, Row, Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 PROTOCOLS = ("full", "short")
+PREEMPTED = 75  # exit code of a run that SIGTERM ended
+# What further arguments may change: where data are and how they are computed, not what.
+FREE = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")
 Record = dict[str, Any]  # results.json of one run, and which row, protocol and command it is of
 
 
@@ -67,15 +70,23 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
     command = ["python", "launch.py", *arguments(name, row, protocol, seed), *extra]
     path = workdir / "record.json"
     if path.exists():
-        record = json.loads(path.read_text())
+        record = _read(path)
         if record["command"] != shlex.join(command):
             raise InputError(f"{workdir} was run by another command, {record['command']}; remove it to run again")
         print(f"{row.name}, seed {seed}: done before, in {workdir}")
         return record
-    done = subprocess.run([sys.executable, *command[1:], f"--workdir={workdir}"], cwd=ROOT, check=False)
-    if done.returncode:
-        raise InputError(f"launch.py ended with exit code {done.returncode}; why is told above")
-    results = json.loads((workdir / "results.json").read_text())
+    process = subprocess.Popen([sys.executable, *command[1:], f"--workdir={workdir}"], cwd=ROOT)
+    try:
+        code = process.wait()
+    except PreemptedError:
+        process.terminate()  # It saves its state.
+        process.wait()
+        raise
+    if code == PREEMPTED:
+        raise PreemptedError(f"{row.name} was asked to end, and is saved; the same command goes on")
+    if code:
+        raise InputError(f"launch.py ended with exit code {code}; why is told above")
+    results = _read(workdir / "results.json")
     record = {"row": row.preset, "protocol": protocol, "command": shlex.join(command), **results}
     write_whole(path, json.dumps(record, indent=2) + "\n")
     return record
@@ -101,7 +112,7 @@ def markdown(table: Table, records: list[Record]) -> str:
         Markdown; a protocol in which a row was not run says so.
     """
     lines = [
-        f"| {table.unit} | parameters | published | full recipe | short protocol |",
+        f"| {table.unit} | parameters of the full recipe | published | full recipe | short protocol |",
         "|---|---|---|---|---|",
     ]
     for row in table.rows:
@@ -140,10 +151,12 @@ def with_tables(readme: str, tables: dict[str, str]) -> str:
     """Puts tables between their marks, `<!-- table NAME -->` and `<!-- end NAME -->`.
 
     Raises:
-        ValueError: the text has no marks for one of them.
+        InputError: the text has no marks for one of them.
     """
     for name, text in tables.items():
         begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1:
+            raise InputError(f"the README has not the marks {begin} and {end}, once each; put them back")
         before, rest = readme.split(begin)
         _, after = rest.split(end)
         readme = f"{before}{begin}\n{text}\n{end}{after}"
@@ -151,9 +164,19 @@ def with_tables(readme: str, tables: dict[str, str]) -> str:
 
 
 def records(name: str) -> list[Record]:
-    """What `results/` has of a table."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    """What `results/` has of a table.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return _read(RESULTS / f"{name}.json") if (RESULTS / f"{name}.json").exists() else []
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, or take it from the history") from error
 
 
 def recorded_tables() -> dict[str, str]:
@@ -162,19 +185,33 @@ def recorded_tables() -> dict[str, str]:
 
 
 def main(words: list[str]) -> None:
-    """Runs what the flags say; exit code 1 where a row failed."""
-    options = flags.FLAGS
-    names = words[1:]
+    """Runs what the flags say; exit code 1 where a row failed, 75 where SIGTERM ended one."""
+    preempt_on_sigterm()
+    try:
+        _main(words[1:], flags.FLAGS)
+    except (InputError, OSError) as error:
+        sys.exit(f"reproduce: error: {error}")
+    except PreemptedError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        sys.exit(PREEMPTED)
+
+
+def _main(names: list[str], options: flags.FlagValues) -> None:
     if len(names) != 1 or names[0] not in TABLES:
-        sys.exit(f"reproduce: error: wanted one table of {', '.join(TABLES)}; got {' '.join(names) or 'none'}")
+        raise InputError(f"wanted one table of {', '.join(TABLES)}; got {' '.join(names) or 'none'}")
     if options.full == options.short:
-        sys.exit("reproduce: error: wanted either --full, the published recipes, or --short, minutes on a CPU")
+        raise InputError("wanted either --full, the published recipes, or --short, minutes on a CPU")
     name, protocol = names[0], "full" if options.full else "short"
-    table, path = TABLES[name], RESULTS / f"{name}.json"
+    table = TABLES[name]
     known = [row.preset for row in table.rows]
     chosen = options.rows or known
     if unknown := set(chosen) - set(known):
-        sys.exit(f"reproduce: error: no row {', '.join(sorted(unknown))} in {name}; it has {', '.join(known)}")
+        raise InputError(f"no row {', '.join(sorted(unknown))} in {name}; it has {', '.join(known)}")
+    if not all(seed.isdecimal() for seed in options.seeds):
+        raise InputError(f"--seeds is {','.join(options.seeds)}; wanted whole numbers")
+    if wrong := [option for option in options.option if not option.startswith(FREE)]:
+        raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(FREE)}")
+    with_tables(README.read_text(), recorded_tables())  # What cannot be written later is told now.
     failed = []
     for row in (row for row in table.rows if row.preset in chosen):
         for seed in map(int, options.seeds):
@@ -183,11 +220,11 @@ def main(words: list[str]) -> None:
             except InputError as error:
                 failed.append(f"{row.preset}, seed {seed}: {error}")
                 continue
-            write_whole(path, json.dumps(merged(records(name), [record]), indent=2) + "\n")
+            write_whole(RESULTS / f"{name}.json", json.dumps(merged(records(name), [record]), indent=2) + "\n")
             write_whole(README, with_tables(README.read_text(), recorded_tables()))
     print(markdown(table, records(name)))
     if failed:
-        sys.exit(f"reproduce: error: {'; '.join(failed)}")
+        raise InputError("; ".join(failed))
 
 
 if __name__ == "__main__":

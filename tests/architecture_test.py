@@ -34,7 +34,7 @@ MAY_IMPORT = {
     },
     "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "records", "tasks"},
     "pretrained": {"errors", "files", "tasks", "train"},
-    "experiment": {"config", "evaluate", "pretrained", "processes", "tasks", "train"},
+    "experiment": {"config", "errors", "evaluate", "pretrained", "processes", "tasks", "train"},
     "evaluate": {"files", "parallel", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 

@@ -139,7 +139,8 @@ def test_steerable_from_one_command(tmp_path):
         "--config=experiments/steerable.py:smoke", f"--workdir={workdir}", "--mode=evaluate",
         "--config.eval.name=images", f"--config.eval.dir={folder}",
     )  # fmt: skip
-    results = json.loads((workdir / "evaluations" / "images" / "results.json").read_text())
+    (evaluated,) = (workdir / "evaluations").glob("images-*")
+    results = json.loads((evaluated / "results.json").read_text())
     assert "images" in results["data"]
 
 
@@ -195,6 +196,16 @@ def test_an_evaluation_with_another_config_is_refused_and_changes_nothing(stereo
     line = fail("--config=experiments/stereo.py:smoke", f"--workdir={workdir}", "--mode=evaluate", "--config.seed=7")
     assert "seed (0 there, 7 here)" in line
     assert (workdir / "results.json").read_bytes() == before
+
+
+def test_an_evaluation_on_other_terms_has_a_folder_of_its_own(stereo):
+    workdir, _ = stereo
+    before = (workdir / "results.json").read_bytes()
+    terms = ("--config.eval.examples=3", "--config.precision=bfloat16")
+    succeed("--config=experiments/stereo.py:smoke", f"--workdir={workdir}", "--mode=evaluate", *terms)
+    assert (workdir / "results.json").read_bytes() == before
+    found = json.loads((workdir / "evaluations" / "examples-3_bfloat16" / "results.json").read_text())
+    assert found["data"].startswith("3 scenes")
 
 
 def test_a_folder_that_is_no_workdir_is_refused(tmp_path):

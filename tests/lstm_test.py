@@ -17,9 +17,9 @@ def sigmoid(x):
 def cell_step(layer, image, hidden, cell):
     """Shi et al. (2015), Eq. 3, for one sample [h, w, C]."""
     layer = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), layer)
-    total = conv(hidden, {"Conv_0": {"kernel": layer["recurrent"], "bias": layer["bias"]}})
+    total = conv(hidden, {"Conv_0": {"kernel": layer["recurrent_kernel"], "bias": layer["bias"]}})
     if image is not None:
-        total = total + conv(image, {"Conv_0": {"kernel": layer["input"], "bias": 0}})
+        total = total + conv(image, {"Conv_0": {"kernel": layer["input_kernel"], "bias": 0}})
     features = cell.shape[-1]
     i, f, o, g = (total[..., n * features : (n + 1) * features] for n in range(4))
     peepholes = layer["peepholes"]

@@ -31,12 +31,12 @@ task = make_task(config)
 state = make_state(task, config)
 batch = {"frames": np.random.default_rng(0).random((8, 3, 16, 16, 1), np.float32)}
 # Evaluation: each device takes its examples, of as many as there are.
-params = parallel.on_all_local_devices(state.params)
-sums = parallel.over_examples(lambda params, frames: (frames.sum((1, 2, 3, 4)), None))
-for count, shard in ((8, 1), (6, 3), (5, 5)):
-    found, _ = sums(params, batch["frames"][:count])
-    assert found.sharding.shard_shape(found.shape) == (shard,)
-    np.testing.assert_allclose(found, batch["frames"][:count].sum((1, 2, 3, 4)), rtol=1e-5)
+factor = parallel.on_all_local_devices(np.float32(2))
+sums = parallel.over_examples(lambda factor, frames: (factor * frames.sum((1, 2, 3, 4)), None))
+assert sums(factor, batch["frames"])[0].sharding.shard_shape((8,)) == (1,)
+for count in (8, 6, 3):
+    found, _ = sums(factor, batch["frames"][:count])
+    np.testing.assert_allclose(found, 2 * batch["frames"][:count].sum((1, 2, 3, 4)), rtol=1e-5)
 wanted = jax.jit(jax.value_and_grad(task.loss))(state.params, batch)
 largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1]))
 for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):

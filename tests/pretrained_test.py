@@ -59,6 +59,20 @@ def test_a_network_without_its_card_and_an_unknown_one_are_told(tmp_path, monkey
         pretrained.load("half")
 
 
+def test_results_of_another_step_are_not_those_of_the_network(tmp_path):
+    config = get_config("steerable", "smoke")
+    experiment.run(config, tmp_path / "run")
+    results = tmp_path / "run" / "results.json"
+    results.write_text(results.read_text().replace('"steps": 4', '"steps": 2'))
+    with pytest.raises(InputError, match="of step 4, its results are of step 2"):
+        export.export(tmp_path / "run", "small")
+
+
+def test_a_name_is_no_path(tmp_path):
+    with pytest.raises(InputError, match="wanted letters, digits and underscores"):
+        export.export(tmp_path, "../other")
+
+
 def test_a_run_without_results_is_not_exported(tmp_path):
     with pytest.raises(InputError, match="run launch"):
         export.export(tmp_path, "none")

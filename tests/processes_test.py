@@ -113,7 +113,7 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     _, errors = processes[0].communicate(timeout=60)
     # 1 where a computation fails first, an abort where JAX's own heartbeat does.
     assert processes[0].returncode in (1, -signal.SIGABRT), errors
-    assert processes[0].returncode != 1 or "process 0 of 2 lost another one" in errors
+    assert processes[0].returncode != 1 or "process 0 of 2 lost another one" in errors, errors[-900:]
     assert time.monotonic() - began < 60
 
     weights = finish(start(tmp_path / "run", steps=40))
@@ -122,12 +122,28 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+def test_processes_with_different_configs_do_not_train(tmp_path):
+    port, processes = free_port(), []
+    for index in (0, 1):
+        command = [sys.executable, "launch.py", "--config=experiments/steerable.py:smoke", f"--workdir={tmp_path}/run"]
+        command += [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
+        command += [f"--config.optim.learning_rate={[1e-3, 1e-1][index]}"]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "different flags, configs or data" in errors
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("localhost:1", None, None), "go together"),
         (("localhost:1", 2, 2), "--process_id is 2; it must be at least 0 and below --num_processes, 2"),
         ((None, None, None), "did not find each other"),
+        (("localhost", 1, 0), "wanted HOST:PORT"),
     ],
 )
 def test_what_cannot_be_joined_is_told(arguments, message):

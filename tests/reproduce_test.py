@@ -3,6 +3,8 @@
 import functools
 import math
 import shlex
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -45,10 +47,10 @@ def test_a_row_is_run_once_and_not_with_other_arguments(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(short=steerable.PRESETS["smoke"]))
     run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short", 0)
-    record = run(["--config.seed=3"])
-    assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 3, "paper", "short")
-    assert record["command"].endswith(" --config.seed=3")
-    assert run(["--config.seed=3"]) == record
+    record = run(["--config.train.checkpoint_every=3"])
+    assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
+    assert record["command"].endswith(" --config.train.checkpoint_every=3")
+    assert run(["--config.train.checkpoint_every=3"]) == record
     with pytest.raises(InputError, match="was run by another command"):
         run([])
     with pytest.raises(InputError, match="exit code 1"):
@@ -81,3 +83,30 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
     assert lines[-3] == "| DFN | 464,494 | 0.52; 1.35 (authors' code) | 1.50 ± 0.71 (2 seeds) | 3.00 (2.50 to 3.25) |"
     assert lines[2].endswith("| not run | not run |")
     assert lines[-1].endswith("Measured on scenes; cpu.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist", "--short"), "wanted one table of moving_mnist, highway, stereo, steerable; got mnist"),
+        (("stereo",), "wanted either --full"),
+        (("stereo", "--short", "--rows=dfn"), "no row dfn in stereo; it has twin"),
+        (("stereo", "--short", "--seeds=a"), "--seeds is a; wanted whole numbers"),
+        (("stereo", "--short", "--option=--config.train.steps=2"), "would change the protocol"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message):
+    command = [sys.executable, "-m", "experiments.reproduce", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    (tmp_path / "stereo.json").write_text("[{")
+    with pytest.raises(InputError, match=r"stereo.json is damaged"):
+        reproduce.recorded_tables()
+    with pytest.raises(InputError, match="the README has not the marks <!-- table stereo -->"):
+        reproduce.with_tables("nothing", {"stereo": "x"})

@@ -79,5 +79,5 @@ def test_deep_stereo_without_its_colour_tower_is_a_dynamic_local_filter():
     selection = np.asarray(output.filters, np.float64)
     assert selection.std() > 0.01
     wanted = reference.dynamic_local_filter(np.asarray(LEFT, np.float64), selection, kernel_size=(1, 5))
-    np.testing.assert_allclose(output.prediction - output.bias, wanted, atol=1e-5)
-    assert jnp.abs(output.bias).max() > 0.01
+    np.testing.assert_allclose(output.prediction - output.colour, wanted, atol=1e-5)
+    assert jnp.abs(output.colour).max() > 0.01

@@ -171,6 +171,10 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path):
     assert int(restore(task, settings, tmp_path).step) == best
     damage(tmp_path / "checkpoints" / str(best), "truncated")
     assert int(restore(task, settings, tmp_path).step) == 12
+    # Of a checkpoint that a kill kept from being written.
+    (tmp_path / "best_checkpoint.json").write_text('{"step": 5, "loss": 0.0}')
+    with pytest.raises(InputError, match=r"which checkpoint .* is the best is not known"):
+        restore(task, settings, tmp_path)
 
 
 def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path):
@@ -208,6 +212,20 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
     np.testing.assert_array_equal(whole.params["w"], parts.params["w"])
     losses = [[r["loss"] for r in read_records(tmp_path / run / "metrics.jsonl")] for run in ("whole", "parts")]
     assert losses[0] == losses[1]
+
+
+def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):
+    settings = config(**{"train.steps": 3, "train.checkpoint_every": 9})
+    task = regression()
+
+    def asked_to_end(step, rows):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return task.train_batch(step, rows)
+
+    with pytest.raises(PreemptedError, match="at step 3"):
+        train(task._replace(train_batch=asked_to_end), settings, tmp_path)
+    assert int(train(task, settings, tmp_path).step) == 3
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "record"])

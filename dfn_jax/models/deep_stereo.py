@@ -1,12 +1,28 @@
 """Deep stereo (Section 3.3): a selection tower weighs shifted views, as a softmaxed horizontal filter does."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
 from dfn_jax.models.generators import Conv, at_least_float32
-from dfn_jax.models.stereo import Filtered, StereoGenerator
+from dfn_jax.models.stereo import StereoGenerator
+
+
+class Selected(NamedTuple):
+    """What deep stereo gives.
+
+    Attributes:
+        prediction: [N, H, W, C] float32.
+        filters: [N, H, W, taps] float32, each summing to one: which plane each pixel shows.
+        colour: [N, H, W, C] float32, what the colour tower added to the planes, as it was selected.
+    """
+
+    prediction: Array
+    filters: Array
+    colour: Array
 
 
 class DeepStereo(nn.Module):
@@ -26,11 +42,8 @@ class DeepStereo(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, left: Array) -> Filtered:
+    def __call__(self, left: Array) -> Selected:
         """Predicts the right view from left [N, H, W, C] float32 in [0, 1].
-
-        Returns:
-            The prediction, the selection [N, H, W, taps] as filters, and what the colour tower added, blended.
 
         Source:
             Flynn et al., DeepStereo, CVPR 2016; for one view, Xie et al., Deep3D, ECCV 2016.
@@ -51,4 +64,4 @@ class DeepStereo(nn.Module):
         painted = nn.leaky_relu(Conv(16, dtype=self.dtype)(flat))
         painted = at_least_float32(Conv(channels, dtype=self.dtype)(painted)).reshape(planes.shape)
         added = jnp.einsum("nhwp,nphwc->nhwc", selection, painted)
-        return Filtered(jnp.einsum("nhwp,nphwc->nhwc", selection, planes) + added, selection, added)
+        return Selected(jnp.einsum("nhwp,nphwc->nhwc", selection, planes) + added, selection, added)

@@ -67,10 +67,10 @@ class PeepholeLSTM(nn.Module):
 
         bias = self.param("bias", _remember, (4 * self.features,))
         to_input, to_forget, to_output = self.param("peepholes", nn.initializers.zeros, (3, self.features))
-        recurrent = kernel("recurrent", self.features)
+        recurrent = kernel("recurrent_kernel", self.features)
         entering = None
         if inputs is not None:
-            entering = convolve(inputs.reshape(-1, *inputs.shape[2:]), kernel("input", inputs.shape[-1]))
+            entering = convolve(inputs.reshape(-1, *inputs.shape[2:]), kernel("input_kernel", inputs.shape[-1]))
             entering = entering.reshape(times, -1, *entering.shape[1:])
 
         def step(memory: Memory, entering: Array | None) -> tuple[Memory, Array]:

@@ -45,7 +45,8 @@ def load(name: str) -> tuple[ConfigDict, Any, dict[str, Any]]:
     from safetensors.numpy import load_file
 
     if name not in names():
-        raise InputError(f"unknown pretrained network {name!r}; choose one of: {', '.join(names())}")
+        known = ", ".join(names()) or "none is there yet"
+        raise InputError(f"unknown pretrained network {name!r}; choose one of: {known}")
     try:
         card = json.loads((FOLDER / f"{name}.json").read_text())
         params = load_file(FOLDER / f"{name}.safetensors")

@@ -5,11 +5,13 @@ measured here; a test measures it again.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained
@@ -18,11 +20,13 @@ from dfn_jax.tasks import make_task
 from dfn_jax.train import restore
 
 EXAMPLES = 32  # for the check
-KEPT = ("experiment", "parameters", "steps", "seed", "data", "wall_time_s", "hardware", "versions", "commit")
+# What each experiment has without a download.
+EMBEDDED = {"steerable": "texture", "stereo": "highway", "moving_mnist": "moving_mnist", "highway": "highway"}
+KEPT = ("experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "versions", "commit")
 
 
 def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[str, float]:
-    """Metrics on a few examples that need no download.
+    """Metrics on a few examples of the embedded data.
 
     Args:
         config: of the network.
@@ -34,6 +38,8 @@ def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[s
     """
     config = config.copy_and_resolve_references()
     config.eval.examples = EXAMPLES
+    config.data.name, config.data.dir = EMBEDDED[config.experiment], ""
+    config.eval.name = config.eval.dir = ""
     if "digits" in config.data:
         config.data.digits = "drawn"
     found = make_task(config).evaluate(params).metrics
@@ -48,36 +54,45 @@ def export(workdir: Path, name: str) -> None:
         name: of the pretrained network.
 
     Raises:
-        InputError: there is no such run, or it was not evaluated.
+        InputError: the name cannot be that of a file, there is no such run, or its last state was not evaluated.
     """
+    if not re.fullmatch(r"\w+", name):
+        raise InputError(f"--name is {name!r}; wanted letters, digits and underscores")
     try:
         recorded = json.loads((workdir / "config.json").read_text())
         results = json.loads((workdir / "results.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{workdir} holds no run that was evaluated ({error}); run launch.py there first") from error
     config = ConfigDict(pretrained.with_tuples(recorded))
-    params = restore(make_task(config), config, workdir).params
+    state = restore(make_task(config), config, workdir)
+    if int(state.step) != results["steps"]:
+        raise InputError(
+            f"the newest checkpoint of {workdir} is of step {int(state.step)}, its results are of step "
+            f"{results['steps']}; evaluate it again, by launch.py --mode=evaluate"
+        )
     config.data.dir = ""  # Folders are of one machine.
     if "digits" in config.data:
         config.data.digits = ""
-    figures = {key: value for key, value in results.items() if isinstance(value, float) and key != "wall_time_s"}
+    figures = {key: value for key, value in results.items() if isinstance(value, float) and not key.endswith("_time_s")}
     own = tuple(key for key in figures if not key.startswith(("baseline_", "target_")))
     card = {
         "name": name,
         **{key: results[key] for key in KEPT},
         "config": json.loads(config.to_json_best_effort()),
         "metrics": figures,
-        "check": {"examples": EXAMPLES, "metrics": measure(config, params, own)},
+        "check": {"examples": EXAMPLES, "metrics": measure(config, state.params, own)},
     }
-    pretrained.save(name, params, card)
+    pretrained.save(name, state.params, card)
 
 
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells of each step; what fails is told below.
     try:
         export(Path(flags.FLAGS.workdir), flags.FLAGS.name)
-    except InputError as error:
-        sys.exit(f"pretrained: error: {error}")
+    except (InputError, OSError) as error:
+        sys.exit(f"export: error: {error}")
+    print(f"{pretrained.FOLDER / flags.FLAGS.name}.safetensors and .json are written")
 
 
 if __name__ == "__main__":

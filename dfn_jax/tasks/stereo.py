@@ -14,7 +14,7 @@ from dfn_jax import losses, ops, parallel
 from dfn_jax.data import highway
 from dfn_jax.errors import InputError
 from dfn_jax.models.baselines import StereoTwin
-from dfn_jax.models.deep_stereo import DeepStereo
+from dfn_jax.models.deep_stereo import DeepStereo, Selected
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import BATCH, evaluate_stereo
@@ -70,14 +70,14 @@ def make_task(config: ConfigDict) -> Task:
     )
 
 
-def _prediction(output: Filtered | Warped | jax.Array) -> jax.Array:
+def _prediction(output: Filtered | Selected | Warped | jax.Array) -> jax.Array:
     return output if isinstance(output, jax.Array) else output.prediction
 
 
-def _disparity(output: Filtered | Warped | jax.Array) -> jax.Array | None:
+def _disparity(output: Filtered | Selected | Warped | jax.Array) -> jax.Array | None:
     """What a network fetched pixels by, [N, H, W] in pixels; None where it makes them up."""
     match output:
-        case Filtered(filters=filters):
+        case Filtered(filters=filters) | Selected(filters=filters):
             return ops.expected_displacement(filters, (1, filters.shape[-1]))[..., 0]
         case Warped(displacement=displacement):
             return displacement[..., 0]

@@ -132,8 +132,8 @@ def _headline(results: dict[str, float], data: str) -> str:
     )
     if "disparity_epe_noc" in results:
         text += (
-            f"; the disparity read off the filters is off by {results['disparity_epe_noc']:.2f} px, where the best "
-            f"single disparity is off by {results['baseline_shift_disparity_epe_noc']:.2f} px"
+            f"; the disparity that it applies is off by {results['disparity_epe_noc']:.2f} px, where the best single "
+            f"disparity is off by {results['baseline_shift_disparity_epe_noc']:.2f} px"
         )
     return f"{text}.\n\nMeasured on {data}. The network was given the left view alone, and never a disparity."
 
@@ -145,7 +145,7 @@ def _picture(
     shown = np.linspace(0, len(prediction) - 1, min(EXAMPLES_SHOWN, len(prediction))).astype(int)
     columns = {"left view (given)": visualize.images_to_rgb(examples["left"][shown])}
     if estimate is not None:
-        columns["disparity, off the filters"] = visualize.disparity_to_rgb(estimate[shown], largest)
+        columns["disparity, the network's"] = visualize.disparity_to_rgb(estimate[shown], largest)
     if known:
         mask = examples["valid"][shown]
         columns["true disparity"] = visualize.disparity_to_rgb(examples["disparity"][shown], largest, mask=mask)
