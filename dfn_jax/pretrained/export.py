@@ -77,7 +77,7 @@ def export(workdir: Path, name: str) -> None:
     own = tuple(key for key in figures if not key.startswith(("baseline_", "target_")))
     card = {
         "name": name,
-        **{key: results[key] for key in KEPT},
+        **{key: results.get(key) for key in KEPT},
         "config": json.loads(config.to_json_best_effort()),
         "metrics": figures,
         "check": {"examples": EXAMPLES, "metrics": measure(config, state.params, own)},
