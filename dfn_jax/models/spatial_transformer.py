@@ -8,7 +8,8 @@ from flax import linen as nn
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-from dfn_jax.models.generators import Encoder, at_least_float32
+from dfn_jax.models.generators import at_least_float32
+from dfn_jax.models.stereo import stereo_encoder
 
 POOLED = 4  # rows and columns of the code that the map is made of
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -48,12 +49,7 @@ class SpatialTransformer(nn.Module):
             Jaderberg et al., Spatial Transformer Networks, NIPS 2015: affine grid, Eq. 1; bilinear sampler, Eq. 5.
         """
         samples, height, width, _ = left.shape
-        code = Encoder(
-            features=(32, 32, 64, 64, 128),
-            strides=(1, 2, 1, 1, 1),
-            position_bias=(False, False, False, False, self.position_bias),
-            dtype=self.dtype,
-        )(left)
+        code = stereo_encoder(self.position_bias, self.dtype)(left)
         pooled = jax.image.resize(code, (samples, POOLED, POOLED, code.shape[-1]), "linear").reshape(samples, -1)
         hidden = nn.leaky_relu(nn.Dense(128, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(pooled))
         change = nn.Dense(6, kernel_init=nn.initializers.zeros, dtype=self.dtype)(hidden)

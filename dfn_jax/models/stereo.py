@@ -24,6 +24,16 @@ class Filtered(NamedTuple):
     bias: Array
 
 
+def stereo_encoder(position_bias: bool, dtype: jnp.dtype) -> Encoder:
+    """The encoder of Section 4.3, to [N, H/2, W/2, 128]; see `StereoGenerator` for the options."""
+    return Encoder(
+        features=(32, 32, 64, 64, 128),
+        strides=(1, 2, 1, 1, 1),
+        position_bias=(False, False, False, False, position_bias),
+        dtype=dtype,
+    )
+
+
 class StereoGenerator(nn.Module):
     """The filter-generating network of Section 4.3: an encoder-decoder without recurrence.
 
@@ -40,12 +50,7 @@ class StereoGenerator(nn.Module):
     @nn.compact
     def __call__(self, left: Array) -> Array:
         """Generates [N, H, W, outputs] from left [N, H, W, C]."""
-        code = Encoder(
-            features=(32, 32, 64, 64, 128),
-            strides=(1, 2, 1, 1, 1),
-            position_bias=(False, False, False, False, self.position_bias),
-            dtype=self.dtype,
-        )(left)
+        code = stereo_encoder(self.position_bias, self.dtype)(left)
         decoder = Decoder(coarse=(64, 64), fine=(64, 64), hidden=128, outputs=self.outputs, dtype=self.dtype)
         return decoder(code, left.shape[1:3])
 
