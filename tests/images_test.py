@@ -167,6 +167,15 @@ def test_a_truncated_image_is_told_when_it_is_decoded(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_that_vanishes_is_told_by_name(folder):
+    found = crops(folder, image_size=(8, 8), seed=0)
+    for path in folder.rglob("*.*"):
+        path.unlink()
+    with pytest.raises((InputError, OSError)) as caught:
+        epochs.batch(found, 0, batch_size=1)
+    assert str(folder) in str(caught.value)
+
+
 def test_missing_folder_and_unknown_channels(tmp_path):
     options = {"image_size": (4, 4), "seed": 0}
     with pytest.raises(InputError, match="does not exist"):

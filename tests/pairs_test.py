@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import socket
 import struct
@@ -454,6 +455,24 @@ def test_a_short_record_file_is_noticed(folder, cache, monkeypatch):
         pairs.examples(folder, **GREY)
     assert "\n" not in str(caught.value)
     assert not list(cache.iterdir())
+
+
+def test_an_overwritten_record_is_told_and_never_read(folder, cache):
+    write_pairs(folder)
+    options = {"image_size": (32, 48), "channels": 1}
+    whole = [pair["left"] for pair in pairs.examples(folder, **options)]
+    (records,) = cache.rglob("*.array_record*")
+    intact, told = records.read_bytes(), 0
+    for place in range(0, len(intact), len(intact) // 40):
+        records.write_bytes(intact[:place] + bytes([intact[place] ^ 16]) + intact[place + 1 :])
+        try:
+            read = [pair["left"] for pair in pairs.examples(folder, **options)]
+        except InputError as error:
+            assert re.search(f"cannot be read .*{cache}", str(error))
+            told += 1
+        else:
+            np.testing.assert_array_equal(read, whole)  # A byte between records: nothing is lost.
+    assert told
 
 
 def test_another_process_may_finish_first(folder, cache, monkeypatch):
