@@ -119,6 +119,13 @@ def markdown(table: Table, records: list[Record]) -> str:
         mine = [record for record in records if record["row"] == row.preset]
         cells = [_measured([r for r in mine if r["protocol"] == protocol], table.metric) for protocol in PROTOCOLS]
         lines.append(f"| {row.name} | {row.parameters:,} | {row.published or '–'} | {' | '.join(cells)} |")
+    for line in table.cited:
+        found = [
+            next((r[line.metric] for r in records if r["protocol"] == p and line.metric in r), None) for p in PROTOCOLS
+        ]
+        lines.append(
+            f"| {line.name} | – | {line.published} | {' | '.join('–' if v is None else _figure(v) for v in found)} |"
+        )
     return "\n".join([*lines, "", f"Short protocol: {table.short_name}.{_on(records)}"])
 
 

@@ -21,6 +21,20 @@ class Row(NamedTuple):
     published: str = ""
 
 
+class Cited(NamedTuple):
+    """A line of a table that no network here is run for.
+
+    Attributes:
+        name: as the table calls it.
+        published: its figure in print.
+        metric: of the other rows' `results.json` that measures the same, such as a property of the data; may be empty.
+    """
+
+    name: str
+    published: str
+    metric: str = ""
+
+
 class Table(NamedTuple):
     """Networks under one protocol.
 
@@ -30,6 +44,7 @@ class Table(NamedTuple):
         unit: of the metric, in words.
         short: what the short protocol changes in every row's recipe, by dotted names of the config.
         short_name: the same in words.
+        cited: lines below the networks.
     """
 
     rows: tuple[Row, ...]
@@ -37,6 +52,7 @@ class Table(NamedTuple):
     unit: str
     short: dict[str, Any]
     short_name: str
+    cited: tuple[Cited, ...] = ()
 
 
 TABLES = {
@@ -65,6 +81,12 @@ TABLES = {
             "eval.examples": 512,
         },
         "one digit of 14 pixels on 32x32, 4 + 4 frames, 400 steps of 4 sequences, Adam 1e-3 halved every 100",
+        (
+            Cited("Video Pixel Network, baseline (not built here)", "110.1"),
+            Cited("Video Pixel Network (not built here)", "87.6"),
+            Cited("entropy of the grey targets: no predictor has less", "about 86.3", "target_entropy_nats"),
+            Cited("mean frame", "–", "baseline_mean_frame_bce_nats_per_frame"),
+        ),
     ),
     "highway": Table(
         (
@@ -75,6 +97,7 @@ TABLES = {
         "squared error, summed over the frame",
         highway.PRESETS["quick"],
         "the preset `quick`: 32x32, 1,500 steps of 4 sequences, Muon",
+        (Cited("last frame", "–", "baseline_last_frame_mse_per_frame"),),
     ),
     "stereo": Table(
         (
@@ -87,6 +110,7 @@ TABLES = {
         "squared error, summed over the image",
         stereo.PRESETS["quick"],
         "the preset `quick`: 700 steps of 4 pairs, Muon",
+        (Cited("best shift per row", "–", "baseline_row_shift_mse_per_image"),),
     ),
     "steerable": Table(
         (Row("DFN", "paper", 18_897),),
