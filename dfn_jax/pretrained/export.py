@@ -19,7 +19,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
 from dfn_jax.train import restore
 
-EXAMPLES = 32  # for the check
+EXAMPLES = 8  # for the check
 # What each experiment has without a download.
 EMBEDDED = {"steerable": "texture", "stereo": "highway", "moving_mnist": "moving_mnist", "highway": "highway"}
 KEPT = ("experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "versions", "commit")
