@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.errors import PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog
 from dfn_jax.optimisers import make_optimiser
-from dfn_jax.records import Records
+from dfn_jax.records import Records, read_records
 from dfn_jax.tasks.task import Batch, Params, Task
 
 
@@ -138,6 +139,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         state = _place_state(task, config, mesh)
         if checkpoints.any():
             state = checkpoints.restore(state)
+        elif first and read_records(workdir / "metrics.jsonl"):
+            tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
         start = int(state.step)
         checkpoints.set_aside_after(start)
         records.drop_after(start)
