@@ -1,3 +1,4 @@
+import contextlib
 import functools
 
 import jax
@@ -317,7 +318,12 @@ def test_lowers_for_other_platforms(implementation, platform, dtype):
     function = compiled(implementation, kernel_size=9, normalize="softmax")
     both = jax.jit(jax.value_and_grad(lambda *arrays: jnp.sum(function(*arrays)), argnums=(0, 1)))
     kernels = jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
-    module = jax.export.export(both, platforms=[platform], disabled_checks=[kernels])(images, filters).mlir_module()
+    # From jax 0.11 on, Pallas wants to know for which GPU.
+    gpu = jax.sharding.AbstractDevice(device_kind="NVIDIA H200", num_cores=None, platform="gpu")
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=gpu)
+    with jax.sharding.use_abstract_mesh(mesh) if platform == "cuda" else contextlib.nullcontext():
+        exported = jax.export.export(both, platforms=[platform], disabled_checks=[kernels])(images, filters)
+    module = exported.mlir_module()
     assert module.count("xla.gpu.triton") == (3 if implementation == "pallas" else 0)
 
 
