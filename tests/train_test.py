@@ -196,19 +196,23 @@ def test_the_fingerprint_changes_with_every_bit():
             assert fingerprint({"w": other}) != untouched
 
 
+def asked_to_end_at(last):
+    """The regression, to which SIGTERM comes while it makes a batch."""
+
+    def batch(step, rows):
+        if step == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return regression().train_batch(step, rows)
+
+    return regression()._replace(train_batch=batch)
+
+
 def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
     settings = config(**{"train.steps": 9, "train.checkpoint_every": 9, "train.log_every": 1})
     whole = train(regression(), settings, tmp_path / "whole")
-    task = regression()
-
-    def asked_to_end(step, rows):
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return task.train_batch(step, rows)
-
     with pytest.raises(PreemptedError, match="at step 6"):
-        train(task._replace(train_batch=asked_to_end), settings, tmp_path / "parts")
-    parts = train(task, settings, tmp_path / "parts")
+        train(asked_to_end_at(5), settings, tmp_path / "parts")
+    parts = train(regression(), settings, tmp_path / "parts")
     np.testing.assert_array_equal(whole.params["w"], parts.params["w"])
     losses = [[r["loss"] for r in read_records(tmp_path / run / "metrics.jsonl")] for run in ("whole", "parts")]
     assert losses[0] == losses[1]
@@ -216,16 +220,9 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
 
 def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):
     settings = config(**{"train.steps": 3, "train.checkpoint_every": 9})
-    task = regression()
-
-    def asked_to_end(step, rows):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return task.train_batch(step, rows)
-
     with pytest.raises(PreemptedError, match="at step 3"):
-        train(task._replace(train_batch=asked_to_end), settings, tmp_path)
-    assert int(train(task, settings, tmp_path).step) == 3
+        train(asked_to_end_at(2), settings, tmp_path)
+    assert int(train(regression(), settings, tmp_path).step) == 3
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "record"])
