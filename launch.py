@@ -9,7 +9,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfn_jax.errors import DivergedError, InputError, PreemptedError, preempt_on_sigterm
+from dfn_jax.errors import PREEMPTED, DivergedError, InputError, PreemptedError, preempt_on_sigterm
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
@@ -19,7 +19,6 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, 
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
 PRETRAINED = flags.DEFINE_string("pretrained", None, "with --mode=evaluate: a network of dfn_jax/pretrained/")
-PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (and then evaluate), or evaluate alone")
 
 

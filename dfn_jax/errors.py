@@ -3,6 +3,8 @@
 import signal
 import threading
 
+PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
+
 
 class InputError(ValueError):
     """A command, config, file or folder that cannot be used: what was found, what was wanted, what to do."""

@@ -19,14 +19,13 @@ from typing import Any
 
 from absl import app, flags
 
-from dfn_jax.errors import InputError, PreemptedError, preempt_on_sigterm
+from dfn_jax.errors import PREEMPTED, InputError, PreemptedError, preempt_on_sigterm
 from dfn_jax.files import write_whole
 from experiments.tables import TABLES, Row, Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 PROTOCOLS = ("full", "short")
-PREEMPTED = 75  # exit code of a run that SIGTERM ended
 # What further arguments may change: where data are and how they are computed, not what.
 FREE = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")
 Record = dict[str, Any]  # results.json of one run, and which row, protocol and command it is of
