@@ -66,7 +66,7 @@ def evaluate(
         sections.append(report.Picture("curve", "How it learned", curve, caption, wide=True))
     report.write_report(
         folder / "report",
-        title=f"{config.experiment}, preset {config.preset}",
+        title=f"{config.experiment}, preset {config.preset}, {results['steps']:,} steps",
         introduction=evaluation.headline,
         sections=sections,
         details={
