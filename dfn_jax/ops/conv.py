@@ -1,9 +1,9 @@
-"""Ordinary convolution, with a gradient that is fast on CPU, inside a `lax.scan` too.
+"""Ordinary convolution that is fast on CPU: forward, and by a gradient of its own, inside a `lax.scan` too.
 
-On CPU, XLA computes a convolution's weight gradient as a convolution with a kernel as large as the image, at a quarter
-to a half of the speed of its forward pass. Here it is a sum of matrix products over blocks of rows that stay in the
-cache. The gradient of the images is a plain convolution with the flipped kernel: XLA's own, with reversed and dilated
-operands, leaves the fast path, and inside a loop is tens of times slower. Other devices keep XLA's own gradients.
+XLA (jax 0.10 to 0.12) gives convolutions on CPU to one of two libraries. Eigen is the faster one: up to twice in the
+forward pass, up to five times in the gradient of the kernel. But YNNPACK comes first wherever it can. It does not take
+a convolution whose output is taller than its images, or whose kernel is; so here one of them always is, by some rows of
+zeros. Other devices get XLA's own convolution and gradients. `python -m benchmarks.convolutions` measures it.
 """
 
 import functools
@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_POSITIONS = 2048  # of the output in a block
-_MANY_CHANNELS = 16
+_SAMPLES = 16  # that the gradient of the kernel takes at a time
 
 Pair = tuple[int, int]
 
@@ -78,13 +77,8 @@ def upsampled_conv(images: Array, kernel: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
-    return _plain(images, kernel, strides, padding)
-
-
-def _plain(images: Array, kernel: Array, strides: Pair, padding: Sequence[Pair]) -> Array:
-    if kernel.shape[:2] == strides == (1, 1) and not any(map(any, padding)):
-        return lax.dot_general(images, kernel[0, 0], (((3,), (0,)), ((), ())))  # twice as fast on CPU
-    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
+    on_cpu, elsewhere = (functools.partial(f, strides=strides, padding=padding) for f in (_on_cpu, _plain))
+    return lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
 
 
 def _forward(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]):
@@ -92,107 +86,125 @@ def _forward(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, P
 
 
 def _backward(strides: Pair, padding: tuple[Pair, Pair], residuals: tuple[Array, Array], gradient: Array):
-    images, kernel = residuals
+    def pull(convolve, gradient: Array, *inputs: Array) -> tuple[Array, Array]:
+        return jax.vjp(functools.partial(convolve, strides=strides, padding=padding), *inputs)[1](gradient)
 
-    def on_cpu(images: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-        return (
-            _image_gradient(gradient, kernel, images.shape[1:3], strides, padding),
-            _kernel_gradient(images, gradient, kernel.shape[:2], strides, padding).astype(kernel.dtype),
-        )
-
-    def elsewhere(images: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-        return jax.vjp(lambda x, w: _plain(x, w, strides, padding), images, kernel)[1](gradient)
-
-    return lax.platform_dependent(images, kernel, gradient, cpu=on_cpu, default=elsewhere)
+    on_cpu, elsewhere = (functools.partial(pull, convolve) for convolve in (_on_cpu, _plain))
+    return lax.platform_dependent(gradient, *residuals, cpu=on_cpu, default=elsewhere)
 
 
 _conv.defvjp(_forward, _backward)
 
 
-def _image_gradient(
-    gradient: Array, kernel: Array, image_size: Pair, strides: Pair, padding: tuple[Pair, Pair]
-) -> Array:
-    """Gradient of the images [N, H, W, C], from the gradient of the output [N, H', W', F] and the kernel.
-
-    With a stride of s, one convolution makes all s x s pixels that lie between two outputs, as so many channels: pixel
-    s q + r of the padded image receives the gradients q, q - 1, ... through the taps r, r + s, ... of the kernel.
-    """
-    samples, channels = gradient.shape[0], kernel.shape[2]
-    reach = [-(-size // stride) for size, stride in zip(kernel.shape[:2], strides, strict=True)]
-    filled = [(0, n * stride - size) for n, stride, size in zip(reach, strides, kernel.shape[:2], strict=True)]
-    (up, left), (row_step, column_step) = reach, strides
-    phases = jnp.pad(kernel, (*filled, (0, 0), (0, 0))).reshape(up, row_step, left, column_step, channels, -1)
-    phases = phases[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4).reshape(up, left, -1, row_step * column_step * channels)
-    first = [before // stride for (before, _), stride in zip(padding, strides, strict=True)]
-    last = [
-        (before + size - 1) // stride for (before, _), size, stride in zip(padding, image_size, strides, strict=True)
-    ]
-    margins = tuple(
-        (n - 1 - start, end + 1 - size)
-        for n, start, end, size in zip(reach, first, last, gradient.shape[1:3], strict=True)
-    )
-    spread = _plain(gradient, phases, (1, 1), margins)
-    rows, columns = (end + 1 - start for start, end in zip(first, last, strict=True))
-    spread = spread.reshape(samples, rows, columns, row_step, column_step, channels).transpose(0, 1, 3, 2, 4, 5)
-    spread = spread.reshape(samples, rows * row_step, columns * column_step, channels)
-    top, side = (before % stride for (before, _), stride in zip(padding, strides, strict=True))
-    return spread[:, top : top + image_size[0], side : side + image_size[1]]
+def _plain(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
-def _kernel_gradient(
-    images: Array, gradient: Array, kernel_size: Pair, strides: Sequence[int], padding: Sequence[Pair]
-) -> Array:
-    """Gradient of the kernel [kh, kw, C, F], from the images and the gradient of the output [N, H', W', F]."""
-    (samples, height, width, features), channels = gradient.shape, images.shape[3]
-    (kh, kw), (row_step, column_step) = kernel_size, strides
-    rows = max(1, min(height, _POSITIONS // width))
-    blocks = -(-height // rows)
-    # Rows of zero gradient fill up the last block; the images are padded, or cut, to what all blocks together read.
-    gradient = jnp.pad(gradient, ((0, 0), (0, rows * blocks - height), (0, 0), (0, 0)))
-    reach = ((rows * blocks - 1) * row_step + kh, (width - 1) * column_step + kw)
-    margins = [
-        (before, size - before - images.shape[axis], 0)
-        for axis, size, (before, _) in zip((1, 2), reach, padding, strict=True)
-    ]
-    images = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *margins, (0, 0, 0)))
-    tall, wide = (rows - 1) * row_step + kh, (width - 1) * column_step + 1
-
-    def add_block(index: Array, total: Array) -> Array:
-        sample, row = index // blocks, index % blocks * rows
-        block = lax.dynamic_slice(images, (sample, row * row_step, 0, 0), (1, tall, reach[1], channels))[0]
-        part = lax.dynamic_slice(gradient, (sample, row, 0, 0), (1, rows, width, features))[0]
-        columns = [block[:, j : j + wide : column_step] for j in range(kw)]
-        if channels >= _MANY_CHANNELS and row_step == 1:
-            return total + _by_rows(columns, part, kh, total.dtype)
-        return total + _by_patches(columns, part, kh, row_step, total.dtype)
-
-    total = jnp.zeros((kh, kw, channels, features), jnp.promote_types(jnp.float32, images.dtype))
-    return lax.fori_loop(0, samples * blocks, add_block, total)
+def _on_cpu(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    """Turns strides into channels: the s x s pixels between two outputs, and the taps that read them."""
+    if strides != (1, 1):
+        taps = kernel.shape[:2]
+        reach = [-(-size // stride) for size, stride in zip(taps, strides, strict=True)]
+        outputs = jax.eval_shape(lambda: _plain(images, kernel, strides, padding)).shape[1:3]
+        size = [n - 1 + r for n, r in zip(outputs, reach, strict=True)]
+        images = _blocks(images, size, strides, [before for before, _ in padding])
+        kernel = _blocks(kernel.reshape(1, *taps, -1), reach, strides, (0, 0)).reshape(*reach, -1, kernel.shape[3])
+        padding = ((0, 0), (0, 0))
+    return _dense(images, kernel, padding)
 
 
-def _by_rows(columns: list[Array], gradient: Array, kh: int, dtype: jnp.dtype) -> Array:
-    """One block's part where there are many channels: one product of all columns with all rows of the kernel.
+def _blocks(images: Array, size: Sequence[int], block: Pair, before: Sequence[int]) -> Array:
+    """Makes a pixel of each block of pixels.
 
     Args:
-        columns: for each column of the kernel, what it reads of the images, [rows + kh - 1, W', C].
-        gradient: [rows, W', F].
-        kh: rows of the kernel.
-        dtype: to accumulate in.
+        images: [N, H, W, C].
+        size: rows and columns of the result.
+        block: rows and columns of a block.
+        before: rows and columns of zeros above and to the left; below and to the right there are as many as needed, or
+            the images end there.
 
     Returns:
-        [kh, kw, C, F].
+        [N, *size, block rows * block columns * C].
     """
-    rows = [jnp.pad(gradient, ((i, kh - 1 - i), (0, 0), (0, 0))) for i in range(kh)]
-    left, right = (jnp.concatenate(parts, -1).reshape(-1, len(parts) * parts[0].shape[2]) for parts in (rows, columns))
-    product = lax.dot_general(left, right, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
-    return product.reshape(kh, gradient.shape[2], len(columns), -1).transpose(0, 2, 3, 1)
+    margins = [
+        (start, n * step - start - old, 0)
+        for start, n, step, old in zip(before, size, block, images.shape[1:3], strict=True)
+    ]
+    images = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *margins, (0, 0, 0)))
+    images = images.reshape(len(images), size[0], block[0], size[1], block[1], -1)
+    return images.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), *size, -1)
 
 
-def _by_patches(columns: list[Array], gradient: Array, kh: int, row_step: int, dtype: jnp.dtype) -> Array:
-    """The same in general, and for few channels: whole patches of the images, with positions last."""
-    (height, width, features), channels = gradient.shape, columns[0].shape[2]
-    tall = (height - 1) * row_step + 1
-    columns = [column.transpose(2, 0, 1) for column in columns]
-    patches = jnp.stack([column[:, i : i + tall : row_step] for i in range(kh) for column in columns])
-    product = lax.dot(patches.reshape(-1, height * width), gradient.reshape(-1, features), preferred_element_type=dtype)
-    return product.reshape(kh, len(columns), channels, features)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dense(images: Array, kernel: Array, padding: tuple[Pair, Pair]) -> Array:
+    """The convolution without strides, on CPU; taller than the images, then cut."""
+    if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
+        return lax.dot_general(images, kernel[0, 0], (((3,), (0,)), ((), ())))
+    (top, bottom), columns = padding
+    height = images.shape[1] + top + bottom - kernel.shape[0] + 1
+    more = max(0, images.shape[1] + 1 - height)
+    return _plain(images, kernel, (1, 1), ((top, bottom + more), columns))[:, :height]
+
+
+def _dense_forward(images: Array, kernel: Array, padding: tuple[Pair, Pair]):
+    return _dense(images, kernel, padding), (images, kernel)
+
+
+def _dense_backward(padding: tuple[Pair, Pair], residuals: tuple[Array, Array], gradient: Array):
+    images, kernel = residuals
+    margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel.shape[:2], padding, strict=True))
+    of_images = _dense(gradient, kernel[::-1, ::-1].swapaxes(2, 3), margins)
+    return of_images, _kernel_gradient(images, gradient, kernel.shape[:2], padding).astype(kernel.dtype)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding: tuple[Pair, Pair]) -> Array:
+    """Gradient of the kernel [kh, kw, C, F], at least float32, from images and output gradient [N, H', W', F]."""
+    dtype = jnp.promote_types(jnp.float32, images.dtype)
+    if kernel_size == (1, 1) and not any(map(any, padding)):
+        rows = (values.reshape(len(values), -1, values.shape[3]) for values in (images, gradient))
+        products = lax.dot_general(*rows, (((1,), (1,)), ((0,), (0,))), preferred_element_type=dtype)
+        return products.sum(axis=0)[None, None]
+    if gradient.shape[2] > gradient.shape[1]:
+        swapped = _kernel_gradient(images.swapaxes(1, 2), gradient.swapaxes(1, 2), kernel_size[::-1], padding[::-1])
+        return swapped.swapaxes(0, 1)
+    chunks = -(-len(images) // _SAMPLES)
+    chunk = -(-len(images) // chunks)
+    filled = ((0, chunks * chunk - len(images)), (0, 0), (0, 0), (0, 0))
+    parts = [jnp.pad(values, filled).reshape(chunks, chunk, *values.shape[1:]) for values in (images, gradient)]
+
+    def add_chunk(total: Array, part: list[Array]) -> tuple[Array, None]:
+        return total + _correlation(*part, kernel_size, padding, dtype), None
+
+    total = jnp.zeros((*kernel_size, images.shape[3], gradient.shape[3]), dtype)
+    return lax.scan(add_chunk, total, parts)[0]
+
+
+def _correlation(
+    images: Array, gradient: Array, kernel_size: Pair, padding: tuple[Pair, Pair], dtype: jnp.dtype
+) -> Array:
+    """The same for a few images, by one convolution of images with the gradient as its kernel.
+
+    The kernel gets rows of zeros until it is one row taller than the images. So that XLA does not then take one for the
+    other, which is slow, it must have no more pixels than the images, which get their columns of zeros beforehand.
+    """
+    (height, width), (rows, columns), (kh, kw) = images.shape[1:3], gradient.shape[1:3], kernel_size
+    (top, _), (left, _) = padding
+    more = max(1, kw - 1)
+    tall = max(height, rows - 1, columns // more + 1)
+    margins = ((0, 0, 0), (0, tall - height, 0), (left, columns + more - left - width, 0), (0, 0, 0))
+    images = lax.pad(images, jnp.zeros((), images.dtype), margins).transpose(3, 1, 2, 0)
+    gradient = jnp.pad(gradient, ((0, 0), (0, tall + 1 - rows), (0, 0), (0, 0))).transpose(1, 2, 0, 3)
+    # Else XLA would move the zeros into the convolution.
+    images, gradient = lax.optimization_barrier((images, gradient))
+    result = lax.conv_general_dilated(
+        images,
+        gradient,
+        (1, 1),
+        ((top, kh - top), (0, 0)),
+        dimension_numbers=_LAYOUT,
+        preferred_element_type=dtype,
+    )
+    return result[:, :, :kw].transpose(1, 2, 0, 3)
