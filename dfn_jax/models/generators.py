@@ -113,6 +113,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Convolutions, one upsampling, convolutions and two 1x1 layers from the code to one vector per pixel.
 
+    The last layer is computed in float32 at least: an error of a logit is one of the filter, in proportion.
+
     Attributes:
         coarse: channels out of each 3x3 layer before the upsampling.
         fine: channels out of each 3x3 layer after it, at least one.
@@ -139,7 +141,7 @@ class Decoder(nn.Module):
         for features in others:
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
         x = nn.leaky_relu(Conv(self.hidden, kernel_size=1, dtype=self.dtype)(x))
-        return Conv(self.outputs, kernel_size=1, dtype=self.dtype)(x)
+        return Conv(self.outputs, kernel_size=1, dtype=jnp.promote_types(self.dtype, jnp.float32))(x)
 
 
 class RecurrentGenerator(nn.Module):
@@ -180,10 +182,10 @@ class RecurrentGenerator(nn.Module):
         return self.encoding(x)
 
     def update(self, hidden: Array, code: Array) -> Array:
-        """Adds what two layers make of the hidden state to the code; both [N, h, w, encoder[-1]]."""
+        """Adds what two layers make of the hidden state to the code, both [N, h, w, encoder[-1]]; float32 at least."""
         for layer in self.transition:
             hidden = nn.leaky_relu(layer(hidden))
-        return code + hidden
+        return at_least_float32(code) + at_least_float32(hidden)
 
     def decode(self, hidden: Array, size: tuple[int, int]) -> Array:
         """Decodes hidden [N, h, w, encoder[-1]] to [N, H, W, outputs], where size = (H, W)."""

@@ -32,7 +32,7 @@ class State(NamedTuple):
     """What the recurrence carries.
 
     Attributes:
-        hidden: [N, h, w, features], of the filter-generating network.
+        hidden: [N, h, w, features], of the filter-generating network; float32 at least.
         window: [N, window, H, W, C] float32, the newest frames, oldest first.
     """
 

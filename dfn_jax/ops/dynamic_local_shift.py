@@ -98,9 +98,27 @@ def _filter(taps: _Taps, softmax: bool, padded: Array, filters: Array) -> Array:
 
 
 def _forward(taps: _Taps, softmax: bool, padded: Array, filters: Array) -> tuple[Array, tuple]:
-    statistics = _statistics(filters.astype(padded.dtype)) if softmax else None
-    output = _add_taps(padded, filters, statistics, taps)
-    return output, (padded, filters, statistics, output if softmax else None)
+    if not softmax:
+        return _add_taps(padded, filters, None, taps), (padded, filters, None, None)
+    on_cpu, elsewhere = (functools.partial(f, taps=taps) for f in (_filter_in_one_sum, _filter_after_statistics))
+    output, statistics = lax.platform_dependent(padded, filters.astype(padded.dtype), cpu=on_cpu, default=elsewhere)
+    return output, (padded, filters, statistics, output)
+
+
+def _filter_after_statistics(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
+    statistics = _statistics(logits)
+    return _add_taps(padded, logits, statistics, taps), statistics
+
+
+def _filter_in_one_sum(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
+    """The same with each exponential computed once: numerator and denominator as the two parts of one complex sum."""
+    largest = jnp.max(logits, axis=4)
+    pairs = lax.complex(padded, jnp.ones_like(padded))
+    sums = _add_taps(pairs, logits, (largest, jnp.zeros_like(largest)), taps)
+    # XLA repeats additions for each that uses their sum, but not a division, which it thinks expensive.
+    sums = sums / lax.optimization_barrier(jnp.ones((), sums.dtype))
+    share = padded.shape[3] // logits.shape[3]
+    return sums.real / sums.imag, (largest, jnp.log(sums.imag[..., ::share]))
 
 
 def _statistics(logits: Array) -> Statistics:
@@ -123,14 +141,16 @@ def _backward(taps: _Taps, softmax: bool, residuals: tuple, gradient: Array) -> 
     gradient = gradient.reshape(*gradient.shape[:3], filters.shape[3], -1)
     weights = _softmax(filters, jax.tree.map(lambda row: row[..., None], statistics)) if softmax else filters
     pixels = padded.reshape(*padded.shape[:3], filters.shape[3], -1)
-    of_filters = sum(
-        gradient[..., channel, None] * _windows(pixels[..., channel], filters.shape[1:3], taps)
-        for channel in range(gradient.shape[4])
-    )
-    if softmax:
-        # What all taps together would change, weighted by the filters, is what the output itself would.
-        mean = jnp.sum(gradient * output.reshape(gradient.shape), axis=4, keepdims=True)
-        of_filters = weights * (of_filters - mean)
+    windows = [_windows(pixels[..., channel], filters.shape[1:3], taps) for channel in range(gradient.shape[4])]
+    # In a softmax, what all taps together would change, weighted by the filters, is what the output itself would.
+    if softmax and len(windows) == 1:
+        weights, gradient = weights * gradient, jnp.ones_like(gradient)  # so that one array serves both gradients
+        of_filters = weights * (windows[0] - output[..., None])
+    else:
+        of_filters = sum(gradient[..., channel, None] * window for channel, window in enumerate(windows))
+        if softmax:
+            mean = jnp.sum(gradient * output.reshape(gradient.shape), axis=4, keepdims=True)
+            of_filters = weights * (of_filters - mean)
     of_images = _add_taps_transposed(weights, gradient, padded.shape, taps)
     return of_images, of_filters.astype(filters.dtype)
 
