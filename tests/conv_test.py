@@ -82,6 +82,26 @@ def test_double_precision_stays():
         assert abs(float(of_kernel[0, 0, 0, 0]) - 2 / 3 * float((images**2).sum())) < 1e-12
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="on CPU alone XLA has two libraries")
+@pytest.mark.parametrize("size", [(8, 8), (6, 12), (12, 6)])
+def test_no_convolution_goes_to_the_slow_library(size):
+    images, kernel = jnp.ones((4, *size, 32)), jnp.ones((3, 3, 32, 32))
+
+    def loss(images, kernel):
+        return (conv(images, kernel, padding=((1, 1), (1, 1))) ** 2).sum()
+
+    def in_a_loop(images, kernel):
+        return jax.lax.scan(lambda total, _: (total + loss(images * total, kernel), None), 1.0, length=3)[0]
+
+    for work in (loss, in_a_loop):
+        compiled = jax.jit(jax.grad(work, argnums=(0, 1))).lower(images, kernel).compile().as_text()
+        computations = [text for text in compiled.split("\n\n") if " convolution(" in text]
+        assert computations
+        # What goes to YNNPACK is a fusion of its own; the other slow way reverses a kernel as large as an image.
+        assert not [text for text in computations if "fused_computation" in text.splitlines()[0]]
+        assert "rhs_reversal" not in compiled
+
+
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"got \(1, 4, 4, 2\)"):
         conv(jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 1, 1)))

@@ -77,7 +77,9 @@ def upsampled_conv(images: Array, kernel: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
-    on_cpu, elsewhere = (functools.partial(f, strides=strides, padding=padding) for f in (_on_cpu, _plain))
+    if strides != (1, 1):
+        return _plain(images, kernel, strides, padding)
+    on_cpu, elsewhere = lambda x, w: _dense(x, w, padding), lambda x, w: _plain(x, w, strides, padding)
     return lax.platform_dependent(images, kernel, cpu=on_cpu, default=elsewhere)
 
 
@@ -89,7 +91,7 @@ def _backward(strides: Pair, padding: tuple[Pair, Pair], residuals: tuple[Array,
     def pull(convolve, gradient: Array, *inputs: Array) -> tuple[Array, Array]:
         return jax.vjp(functools.partial(convolve, strides=strides, padding=padding), *inputs)[1](gradient)
 
-    on_cpu, elsewhere = (functools.partial(pull, convolve) for convolve in (_on_cpu, _plain))
+    on_cpu, elsewhere = (functools.partial(pull, convolve) for convolve in (_without_strides, _plain))
     return lax.platform_dependent(gradient, *residuals, cpu=on_cpu, default=elsewhere)
 
 
@@ -100,8 +102,11 @@ def _plain(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pai
     return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
 
-def _on_cpu(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
-    """Turns strides into channels: the s x s pixels between two outputs, and the taps that read them."""
+def _without_strides(images: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    """The convolution whose gradient is taken on CPU.
+
+    Strides become channels: the s x s pixels between two outputs, and the taps that read them.
+    """
     if strides != (1, 1):
         taps = kernel.shape[:2]
         reach = [-(-size // stride) for size, stride in zip(taps, strides, strict=True)]
@@ -170,6 +175,9 @@ def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding:
     if gradient.shape[2] > gradient.shape[1]:
         swapped = _kernel_gradient(images.swapaxes(1, 2), gradient.swapaxes(1, 2), kernel_size[::-1], padding[::-1])
         return swapped.swapaxes(0, 1)
+    if images.shape[3] > gradient.shape[3]:  # patches are made of the first of the two: the fewer channels, the better
+        margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel_size, padding, strict=True))
+        return _kernel_gradient(gradient, images, kernel_size, margins)[::-1, ::-1].swapaxes(2, 3)
     chunks = -(-len(images) // _SAMPLES)
     chunk = -(-len(images) // chunks)
     filled = ((0, chunks * chunk - len(images)), (0, 0), (0, 0), (0, 0))
