@@ -34,7 +34,7 @@ CASES = {
     "decoder 6": (16, 64, 128, 81, 1, 1),
 }
 PASSES = ("forward", "image gradient", "kernel gradient")
-TOLERANCE = 1e-4  # of the largest value
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-2}  # of the largest value; GPUs round what they multiply to TF32
 
 
 def jax_passes(convolve, images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray) -> dict:
@@ -92,11 +92,11 @@ def measure(case: str, *, rounds: int) -> list[dict]:
     images = random.standard_normal((samples, size, size, channels), np.float32)
     kernel = random.standard_normal((taps, taps, channels, features), np.float32)
     gradient = random.standard_normal((samples, size // stride, size // stride, features), np.float32)
-    arguments = {"padding": ((taps // 2,) * 2,) * 2}
+    strides, padding = (stride,) * 2, ((taps // 2,) * 2,) * 2
     plain = functools.partial(
-        lax.conv_general_dilated, window_strides=(stride,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"), **arguments
+        lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    ours = functools.partial(conv, strides=(stride,) * 2, **arguments)
+    ours = functools.partial(conv, strides=strides, padding=padding)
     competitors = {
         "dfn_jax": jax_passes(ours, images, kernel, gradient),
         "XLA": jax_passes(plain, images, kernel, gradient),
@@ -110,7 +110,7 @@ def measure(case: str, *, rounds: int) -> list[dict]:
         errors = {"PyTorch": 0.0}
         for peer in ("dfn_jax", "XLA"):
             errors[peer] = float(np.abs(np.asarray(competitors[peer][name]()) - wanted).max() / np.abs(wanted).max())
-            if errors[peer] > TOLERANCE:
+            if errors[peer] > TOLERANCE[device]:
                 raise AssertionError(f"{case}, {name}: {peer} lies {errors[peer]} of the largest value from PyTorch")
         times = interleaved({peer: passes[name] for peer, passes in competitors.items()}, rounds=rounds)
         rows += [

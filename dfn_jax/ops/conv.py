@@ -2,8 +2,9 @@
 
 XLA (jax 0.10 to 0.12) gives convolutions on CPU to one of two libraries. Eigen is the faster one: up to twice in the
 forward pass, up to five times in the gradient of the kernel. But YNNPACK comes first wherever it can. It does not take
-a convolution whose output is taller than its images, or whose kernel is; so here one of them always is, by some rows of
-zeros. Other devices get XLA's own convolution and gradients. `python -m benchmarks.convolutions` measures it.
+a convolution whose output is taller than its images, or whose kernel is; so here one of them is, by some rows of zeros,
+but for strided forward passes. Other devices get XLA's own convolution and gradients. `python -m
+benchmarks.convolutions` measures it.
 """
 
 import functools
