@@ -6,6 +6,7 @@ the taps of a row, then the rows. Compilers that must find this themselves split
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -54,7 +55,8 @@ def filter_shift(padded, filters, kernel_size, strides, dilation, softmax) -> Ar
         return _add_rows(_shifted_rows(padded, filters.shape[1:3], taps), filters)
     if padded.shape[3] > FEW_CHANNELS * filters.shape[3]:
         return _add_taps(padded, filters, None, taps)
-    return _filter(taps, softmax, padded, filters)
+    # An axis that comes and goes would keep XLA from giving the filters' memory to their gradient.
+    return _filter(taps, softmax, padded, filters[:, :, :, 0] if filters.shape[3] == 1 else filters)
 
 
 def _shifted_rows(padded: Array, size: Pair, taps: _Taps) -> list[list[Array]]:
@@ -81,14 +83,15 @@ def _add_rows(shifted_rows: list[list[Array]], filters: Array) -> Array:
 
 
 def _add_taps(padded: Array, filters: Array, statistics: Statistics | None, taps: _Taps) -> Array:
-    """The output [N, H', W', C]; statistics say that the filters are logits."""
+    """The output [N, H', W', C] of filters [N, H', W', (G,) K]; statistics say that they are logits."""
     images = [image for row in _shifted_rows(padded, filters.shape[1:3], taps) for image in row]
     # The transpose of a split is one concatenation; that of indexing would be a padded sum for every tap.
-    split = lax.split(filters, [1] * filters.shape[4], axis=4)
-    weights = [weight.squeeze(4) for weight in split]
+    split = lax.split(filters, [1] * len(images), axis=filters.ndim - 1)
+    weights = [weight.squeeze(-1) for weight in split]
     if statistics:
         weights = [_softmax(weight, statistics) for weight in weights]
-    share = padded.shape[3] // filters.shape[3]
+    weights = [weight.reshape(*weight.shape[:3], -1) for weight in weights]
+    share = padded.shape[3] // weights[0].shape[3]
     return sum(jnp.repeat(weight, share, axis=3) * image for weight, image in zip(weights, images, strict=True))
 
 
@@ -112,105 +115,117 @@ def _filter_after_statistics(padded: Array, logits: Array, taps: _Taps) -> tuple
 
 def _filter_in_one_sum(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
     """The same with each exponential computed once: numerator and denominator as the two parts of one complex sum."""
-    largest = jnp.max(logits, axis=4)
+    largest = jnp.max(logits, axis=-1)
     pairs = lax.complex(padded, jnp.ones_like(padded))
     sums = _add_taps(pairs, logits, (largest, jnp.zeros_like(largest)), taps)
     # XLA repeats additions for each that uses their sum, but not a division, which it thinks expensive.
     sums = sums / lax.optimization_barrier(jnp.ones((), sums.dtype))
-    share = padded.shape[3] // logits.shape[3]
-    return sums.real / sums.imag, (largest, jnp.log(sums.imag[..., ::share]))
+    return sums.real / sums.imag, (largest, jnp.log(sums.imag.reshape(*largest.shape, -1)[..., 0]))
 
 
 def _statistics(logits: Array) -> Statistics:
-    """Of each filter, [N, H', W', G]: the largest logit, and the logarithm of the sum of exp(logit - largest).
+    """Of each filter, [N, H', W', (G)]: the largest logit, and the logarithm of the sum of exp(logit - largest).
 
     Their sum would round away what distinguishes large logits.
     """
-    largest = jnp.max(logits, axis=4)
-    return largest, jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=4))
+    largest = jnp.max(logits, axis=-1)
+    return largest, jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1))
 
 
 def _softmax(logits: Array, statistics: Statistics) -> Array:
-    """Filters of logits; all [N, H', W', G], or with an axis for the taps."""
+    """Filters of logits; all [N, H', W', (G)], or with an axis for the taps."""
     largest, logarithm = statistics
     return jnp.exp(logits - largest - logarithm)
 
 
 def _backward(taps: _Taps, softmax: bool, residuals: tuple, gradient: Array) -> tuple[Array, Array]:
     padded, filters, statistics, output = residuals
-    gradient = gradient.reshape(*gradient.shape[:3], filters.shape[3], -1)
+    gradient = gradient.reshape(*filters.shape[:-1], -1)
     weights = _softmax(filters, jax.tree.map(lambda row: row[..., None], statistics)) if softmax else filters
-    pixels = padded.reshape(*padded.shape[:3], filters.shape[3], -1)
-    windows = [_windows(pixels[..., channel], filters.shape[1:3], taps) for channel in range(gradient.shape[4])]
-    # In a softmax, what all taps together would change, weighted by the filters, is what the output itself would.
-    if softmax and len(windows) == 1:
-        weights, gradient = weights * gradient, jnp.ones_like(gradient)  # so that one array serves both gradients
-        of_filters = weights * (windows[0] - output[..., None])
-    else:
-        of_filters = sum(gradient[..., channel, None] * window for channel, window in enumerate(windows))
-        if softmax:
-            mean = jnp.sum(gradient * output.reshape(gradient.shape), axis=4, keepdims=True)
-            of_filters = weights * (of_filters - mean)
     of_images = _add_taps_transposed(weights, gradient, padded.shape, taps)
-    return of_images, of_filters.astype(filters.dtype)
+    pixels = padded.reshape(*padded.shape[:3], *filters.shape[3:-1], -1)
+    windows = (_windows(pixels[..., channel], filters.shape[1:3], taps) for channel in range(gradient.shape[-1]))
+    if softmax:
+        # What all taps together would change, weighted by the filters, is what the output itself would.
+        means = output.reshape(gradient.shape)
+        windows = (window - means[..., channel, None] for channel, window in enumerate(windows))
+    of_filters = sum(gradient[..., channel, None] * window for channel, window in enumerate(windows))
+    return of_images, (weights * of_filters if softmax else of_filters).astype(filters.dtype)
 
 
 _filter.defvjp(_forward, _backward)
 
 
 def _windows(images: Array, size: Pair, taps: _Taps) -> Array:
-    """What every tap reads: [N, H', W', G, K] of images [N, Hp, Wp, G]; to be fused with what follows.
+    """What every tap reads: [N, H', W', (G,) K] of images [N, Hp, Wp, (G)]; to be fused with what follows.
 
     With a dilation of d, pixel d q + r is the q-th of every d-th pixels, counted from r: neighbours, as windows need.
     """
     (rows, columns), (tall, wide), (kh, kw) = taps.strides, taps.dilation, taps.kernel_size
-    batch, height, width, groups = images.shape
-    images = jnp.pad(images, ((0, 0), (0, -height % tall), (0, -width % wide), (0, 0)))
-    images = images.reshape(batch, -(-height // tall), tall, -(-width // wide), wide, groups)
+    batch, height, width, *groups = images.shape
+    images = lax.pad(
+        images,
+        jnp.zeros((), images.dtype),
+        ((0, 0, 0), (0, -height % tall, 0), (0, -width % wide, 0), *[(0, 0, 0)] * len(groups)),
+    )
+    images = images.reshape(batch, -(-height // tall), tall, -(-width // wide), wide, -1)
     y, x = rows * jnp.arange(size[0])[:, None], columns * jnp.arange(size[1])[None, :]
     starts = jnp.stack(jnp.broadcast_arrays(y // tall, y % tall, x // wide, x % wide), axis=-1)
     windows = lax.gather(
         images,
         starts,
         lax.GatherDimensionNumbers(offset_dims=(0, 3, 4, 5), collapsed_slice_dims=(2, 4), start_index_map=(1, 2, 3, 4)),
-        (batch, kh, 1, kw, 1, groups),
+        (batch, kh, 1, kw, 1, images.shape[5]),
         mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
     )  # [N, H', W', kh, kw, G]
-    return jnp.moveaxis(windows.reshape(batch, *size, kh * kw, groups), 4, 3)
+    return jnp.moveaxis(windows.reshape(batch, *size, kh * kw, *groups), 3, -1)
 
 
 def _add_taps_transposed(weights: Array, gradient: Array, shape: tuple[int, ...], taps: _Taps) -> Array:
-    """Gradient of the padded images of that shape, from filters [N, H', W', G, K] and gradient [N, H', W', G, C/G]."""
-    batch, height, width, groups, _ = weights.shape
-    (kh, kw), (row_step, column_step), (tall, wide) = taps
-    across = shape[2]
-    by_row = weights.reshape(batch * height, width, groups * kh, kw)
-    # The gradient at the pixels that it belongs to, and zero elsewhere: there the filters read do not matter.
-    reach = (kw - 1) * wide
-    spread = gradient.reshape(batch * height, width, groups, 1, -1)
-    filled = (reach, across - 1 - (width - 1) * column_step, column_step - 1)
-    spread = lax.pad(spread, jnp.zeros((), spread.dtype), ((0, 0, 0), filled, *[(0, 0, 0)] * 3))
-    rows = 0
-    for j in range(kw):
-        source = (jnp.arange(across) - j * wide) // column_step
-        weight = lax.gather(
-            by_row[..., j],
-            source[:, None],
-            lax.GatherDimensionNumbers(offset_dims=(0, 2), collapsed_slice_dims=(1,), start_index_map=(1,)),
-            (batch * height, 1, groups * kh),
-            mode=lax.GatherScatterMode.CLIP,
-        ).reshape(batch * height, across, groups, kh, 1)
-        rows += weight * lax.slice_in_dim(spread, reach - j * wide, reach - j * wide + across, axis=1)
-    rows = rows.reshape(batch, height, 1, across, groups, kh, -1)
+    """Gradient of the padded images, of filters [N, H', W', (G,) K] and the output's gradient [N, H', W', (G,) C/G]."""
+    kh, kw = taps.kernel_size
+    gradient = gradient[..., None, :]
+    # Strided slices: a reshape to (kh, kw) would keep XLA from giving the weights' memory to the filters' gradient.
+    columns = [lax.slice_in_dim(weights, j, None, kw, axis=weights.ndim - 1)[..., None] * gradient for j in range(kw)]
+    rows = _add_spread(columns, 2, shape[2], taps.strides[1], taps.dilation[1])  # [N, H', Wp, (G,) kh, C/G]
+    rows = lax.optimization_barrier(rows)  # else they are added up again for every row of the image
+    rows = [rows[..., i, :] for i in range(kh)]
+    return _add_spread(rows, 1, shape[1], taps.strides[0], taps.dilation[0]).reshape(shape)
 
-    def add_row(i: Array, total: Array) -> Array:
-        row = lax.dynamic_index_in_dim(rows, i, axis=5, keepdims=False).reshape(batch, height, 1, across, -1)
-        start = (0, i * tall // row_step, i * tall % row_step, 0, 0)
-        return lax.dynamic_update_slice(total, lax.dynamic_slice(total, start, row.shape) + row, start)
 
-    # The loop keeps the compiler from adding up rows of taps again for every row of the image.
-    down = (kh - 1) * tall // row_step + height
-    total = lax.fori_loop(0, kh, add_row, jnp.zeros_like(rows, shape=(batch, down, row_step, across, shape[3])))
-    total = total.reshape(batch, down * row_step, across, shape[3])
-    total = lax.slice_in_dim(total, 0, min(shape[1], down * row_step), axis=1)
-    return jnp.pad(total, ((0, 0), (0, shape[1] - total.shape[1]), (0, 0), (0, 0)))
+def _add_spread(parts: list[Array], axis: int, size: int, stride: int, dilation: int) -> Array:
+    """Adds up parts along an axis of `size` places: place x of the j-th part goes to x * stride + j * dilation."""
+    places = -(-size // stride)
+    starts = [divmod(j * dilation, stride) for j in range(len(parts))]
+    phases = []
+    for phase in range(stride):
+        of_phase = [(start, part) for (start, rest), part in zip(starts, parts, strict=True) if rest == phase]
+        phases.append(_add_shifted(of_phase, axis, places) if of_phase else jnp.zeros_like(phases[0]))
+    total = jnp.stack(phases, axis + 1)
+    total = total.reshape(*total.shape[:axis], places * stride, *total.shape[axis + 2 :])
+    return lax.slice_in_dim(total, 0, size, axis=axis)
+
+
+def _add_shifted(parts: list[tuple[int, Array]], axis: int, size: int) -> Array:
+    """Adds up parts along an axis of `size` places, each from its own first place on.
+
+    Where all overlap, no place has to be tested for which do.
+    """
+    length = parts[0][1].shape[axis]
+    firsts = [first for first, _ in parts]
+    inside = (max(firsts), min(firsts) + length)
+    bounds = (0, *inside, size) if inside[0] < inside[1] else (0, size)
+
+    def between(start: int, stop: int) -> Array:
+        like = parts[0][1]
+        total = jnp.zeros_like(like, shape=(*like.shape[:axis], stop - start, *like.shape[axis + 1 :]))
+        for first, part in parts:
+            low, high = max(start, first), min(stop, first + length)
+            if low < high:
+                margins = [(0, 0, 0)] * part.ndim
+                margins[axis] = (low - start, stop - high, 0)
+                overlap = lax.slice_in_dim(part, low - first, high - first, axis=axis)
+                total += lax.pad(overlap, jnp.zeros((), part.dtype), margins)
+        return total
+
+    return jnp.concatenate([between(*pair) for pair in itertools.pairwise(bounds) if pair[0] < pair[1]], axis)
