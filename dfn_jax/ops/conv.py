@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_SAMPLES = 16  # that the gradient of the kernel takes at a time
+_SAMPLES = 2  # that the gradient of the kernel takes at a time
 
 Pair = tuple[int, int]
 
