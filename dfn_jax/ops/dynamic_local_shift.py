@@ -7,6 +7,7 @@ the taps of a row, then the rows. Compilers that must find this themselves split
 
 import functools
 import itertools
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jax import Array, lax
 Pair = tuple[int, int]
 Statistics = tuple[Array, Array]
 FEW_CHANNELS = 4  # that share a filter; with more, the images are what is read
+_TERMS = 81  # of a complex sum, which XLA still vectorises; with 100 it takes three times as long
 
 
 class _Taps(NamedTuple):
@@ -84,15 +86,21 @@ def _add_rows(shifted_rows: list[list[Array]], filters: Array) -> Array:
 
 def _add_taps(padded: Array, filters: Array, statistics: Statistics | None, taps: _Taps) -> Array:
     """The output [N, H', W', C] of filters [N, H', W', (G,) K]; statistics say that they are logits."""
-    images = [image for row in _shifted_rows(padded, filters.shape[1:3], taps) for image in row]
+    return sum(_add_columns(padded, filters, statistics, taps))
+
+
+def _add_columns(padded: Array, filters: Array, statistics: Statistics | None, taps: _Taps) -> list[Array]:
+    """What each row of taps adds to it. One sum of 17x17 terms would take three times as long as 17 of 17."""
+    rows = _shifted_rows(padded, filters.shape[1:3], taps)
     # The transpose of a split is one concatenation; that of indexing would be a padded sum for every tap.
-    split = lax.split(filters, [1] * len(images), axis=filters.ndim - 1)
+    split = lax.split(filters, [1] * sum(map(len, rows)), axis=filters.ndim - 1)
     weights = [weight.squeeze(-1) for weight in split]
     if statistics:
         weights = [_softmax(weight, statistics) for weight in weights]
     weights = [weight.reshape(*weight.shape[:3], -1) for weight in weights]
     share = padded.shape[3] // weights[0].shape[3]
-    return sum(jnp.repeat(weight, share, axis=3) * image for weight, image in zip(weights, images, strict=True))
+    weights = iter([jnp.repeat(weight, share, axis=3) for weight in weights])
+    return [sum(next(weights) * image for image in row) for row in rows]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -103,7 +111,9 @@ def _filter(taps: _Taps, softmax: bool, padded: Array, filters: Array) -> Array:
 def _forward(taps: _Taps, softmax: bool, padded: Array, filters: Array) -> tuple[Array, tuple]:
     if not softmax:
         return _add_taps(padded, filters, None, taps), (padded, filters, None, None)
-    on_cpu, elsewhere = (functools.partial(f, taps=taps) for f in (_filter_in_one_sum, _filter_after_statistics))
+    one_channel = padded.shape[3] == math.prod(filters.shape[3:-1])
+    filter_on_cpu = _filter_in_one_sum if one_channel else _filter_by_exponentials
+    on_cpu, elsewhere = (functools.partial(f, taps=taps) for f in (filter_on_cpu, _filter_after_statistics))
     output, statistics = lax.platform_dependent(padded, filters.astype(padded.dtype), cpu=on_cpu, default=elsewhere)
     return output, (padded, filters, statistics, output)
 
@@ -114,13 +124,28 @@ def _filter_after_statistics(padded: Array, logits: Array, taps: _Taps) -> tuple
 
 
 def _filter_in_one_sum(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
-    """The same with each exponential computed once: numerator and denominator as the two parts of one complex sum."""
+    """The same with each exponential computed once: numerator and denominator as the two parts of one complex sum.
+
+    For one channel to a filter: several would each compute them again.
+    """
     largest = jnp.max(logits, axis=-1)
     pairs = lax.complex(padded, jnp.ones_like(padded))
-    sums = _add_taps(pairs, logits, (largest, jnp.zeros_like(largest)), taps)
+    rows = _add_columns(pairs, logits, (largest, jnp.zeros_like(largest)), taps)
+    at_once = max(1, _TERMS // taps.kernel_size[1])
+    sums = [sum(rows[i : i + at_once]) for i in range(0, len(rows), at_once)]
     # XLA repeats additions for each that uses their sum, but not a division, which it thinks expensive.
-    sums = sums / lax.optimization_barrier(jnp.ones((), sums.dtype))
-    return sums.real / sums.imag, (largest, jnp.log(sums.imag.reshape(*largest.shape, -1)[..., 0]))
+    one = lax.optimization_barrier(jnp.ones((), pairs.dtype))
+    sums = [part / one for part in sums]
+    numerator, denominator = sum(part.real for part in sums), sum(part.imag for part in sums)
+    return numerator / denominator, (largest, jnp.log(denominator).reshape(largest.shape))
+
+
+def _filter_by_exponentials(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
+    """The same with each exponential computed once, and written: for several channels to a filter, the fastest."""
+    largest = jnp.max(logits, axis=-1)
+    exponentials = jnp.exp(logits - largest[..., None])
+    numerator, denominator = (_add_taps(x, exponentials, None, taps) for x in (padded, jnp.ones_like(padded)))
+    return numerator / denominator, (largest, jnp.log(denominator.reshape(*largest.shape, -1)[..., 0]))
 
 
 def _statistics(logits: Array) -> Statistics:
