@@ -8,35 +8,33 @@ from pathlib import Path
 
 from dfn_jax.evaluate import commit, hardware, versions
 
-_SETTLING = 0.02  # seconds at the start of a turn that do not count, while threads of the competitor before still spin
-_LONG = 1.0  # seconds, of calls that this does not disturb
+_SETTLING = 0.02  # seconds
 
 
 def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    """Times competitors in turn, after one call of each that does not count.
+    """Times competitors in turn.
+
+    A turn begins with calls that do not count, one at least, as in a loop that does nothing else: threads of the
+    competitor before still spin, and memory that it has left is slow at first.
 
     Args:
         competitors: functions that return when their work is done, by name.
-        rounds: how many turns each has; in each turn one call is timed, after others that are not.
+        rounds: how many turns each has; in each turn one call counts.
 
     Returns:
         The median of each, in milliseconds.
     """
-    is_long = {name: _seconds(work) > _LONG for name, work in competitors.items()}
     times: dict[str, list[float]] = {name: [] for name in competitors}
     for _ in range(rounds):
         for name, work in competitors.items():
             settled = time.perf_counter() + _SETTLING
-            while not is_long[name] and time.perf_counter() < settled:
+            work()
+            while time.perf_counter() < settled:
                 work()
-            times[name].append(1e3 * _seconds(work))
+            began = time.perf_counter()
+            work()
+            times[name].append(1e3 * (time.perf_counter() - began))
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def write_rows(rows: list[dict], path: str | None) -> None:
