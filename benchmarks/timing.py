@@ -14,8 +14,8 @@ _SETTLING = 0.02  # seconds
 def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
     """Times competitors in turn.
 
-    A turn begins with calls that do not count, one at least, as in a loop that does nothing else: threads of the
-    competitor before still spin, and memory that it has left is slow at first.
+    A turn begins with calls that do not count, one at least, so that what counts is as in a loop that does nothing
+    else: threads of the competitor before still spin, and memory that it has left is slow at first.
 
     Args:
         competitors: functions that return when their work is done, by name.

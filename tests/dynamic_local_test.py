@@ -170,6 +170,7 @@ def test_softmax_of_large_logits_is_finite(implementation):
         ("grouped", 4, {"padding": "reflect", "strides": (2, 1)}),
         ("grouped", 2, {"padding": "edge", "upsampling": (2, 1)}),
         ("grouped", 2, {"padding": "valid", "dilation": (1, 2)}),
+        ("grouped", 2, {"strides": (3, 2), "dilation": (1, 2)}),
         ("banks", 2, {"padding": "edge", "upsampling": 2}),
         ("banks", 2, {"padding": "valid", "dilation": (1, 2)}),
     ],
@@ -219,13 +220,17 @@ def test_second_derivative_of_the_written_gradient():
         check_grads(function, arrays, order=2, modes=("rev",), atol=1e-5, rtol=1e-5)
 
 
-def test_kernels_of_many_programs(monkeypatch):
-    """Blocks of 16 numbers, so that the last ones are filled in part, of every kernel."""
-    monkeypatch.setattr("dfn_jax.ops.dynamic_local_pallas._ELEMENTS", 16)
-    images, filters, options = example("shared", (2, 3, 5, 2), (2, 2))
+@pytest.mark.parametrize(
+    ("implementation", "bound", "channels", "kernel_size"),
+    [("pallas", "dynamic_local_pallas._ELEMENTS", 2, (2, 2)), ("shift", "dynamic_local_shift._TERMS", 1, (5, 3))],
+)
+def test_many_portions(monkeypatch, implementation, bound, channels, kernel_size):
+    """Portions of at most 16 numbers, or 8 terms, the last of them smaller."""
+    monkeypatch.setattr(f"dfn_jax.ops.{bound}", 16 if implementation == "pallas" else 8)
+    images, filters, options = example("shared", (2, 3, 5, channels), kernel_size)
     expected = reference.dynamic_local_filter(images, softmax(filters, -1), **options)
-    functions = {name: compiled(name, **options, normalize="softmax") for name in ("pallas", "patches")}
-    np.testing.assert_allclose(functions["pallas"](images, filters), expected, atol=1e-5)
+    functions = {name: compiled(name, **options, normalize="softmax") for name in (implementation, "patches")}
+    np.testing.assert_allclose(functions[implementation](images, filters), expected, atol=1e-5)
     gradients = [
         jax.jit(jax.grad(lambda *arrays, f=f: jnp.sum(f(*arrays) ** 2), argnums=(0, 1)))(images, filters)
         for f in functions.values()
@@ -290,18 +295,19 @@ def test_output_has_the_dtype_of_the_images(implementation):
 
 
 @pytest.mark.parametrize(
-    ("implementation", "channels", "derivative", "normalize", "least", "most"),
+    ("implementation", "layout", "channels", "derivative", "normalize", "least", "most"),
     [
-        ("patches", 4, False, None, 0.9, 1.5),
-        ("shift", 4, False, None, 0, 0.1),
-        ("shift", 1, False, "softmax", 0, 0.1),
-        ("shift", 1, True, None, 0, 0.3),
-        ("shift", 1, True, "softmax", 0, 0.3),
+        ("patches", "shared", 4, False, None, 0.9, 1.5),
+        ("shift", "shared", 4, False, None, 0, 0.1),
+        ("shift", "shared", 1, False, "softmax", 0, 0.1),
+        ("shift", "shared", 1, True, None, 0, 0.3),
+        ("shift", "grouped", 2, True, None, 0, 0.3),
+        ("shift", "shared", 1, True, "softmax", 0, 0.3),
     ],
 )
-def test_only_patches_hold_the_neighbourhoods(implementation, channels, derivative, normalize, least, most):
+def test_only_patches_hold_the_neighbourhoods(implementation, layout, channels, derivative, normalize, least, most):
     """Temporary memory, beside a tensor of all neighbourhoods: the image, once for each of 49 taps."""
-    images, filters, options = example("shared", (2, 24, 24, channels), (7, 7))
+    images, filters, options = example(layout, (2, 24, 24, channels), (7, 7))
     function = compiled(implementation, **options, normalize=normalize)
     if derivative:
         function = jax.jit(jax.grad(lambda *arrays, f=function: jnp.sum(f(*arrays)), argnums=(0, 1)))

@@ -46,9 +46,10 @@ def dynamic_local_filter(
         upsampling: int s or (vertical, horizontal). The filters are s times finer than the images: H' grows s times,
             and the output position (y, x) filters the neighbourhood of (y // s, x // s). Excludes strides.
         normalize: None, or 'softmax': `filters` are logits, and a softmax over the taps makes filters of them. It is
-            computed inside the filtering, and filters are never written, where at most four channels share one and
-            the implementation is not 'patches' (on a CPU, for a gradient or for two to four channels, their
-            exponentials are, once); for pictures, `softmax_filters` gives them.
+            computed inside the filtering, and filters are not written, where at most four channels share one and the
+            implementation is not 'patches'. On a CPU the gradient does write them, to where their own gradient then
+            goes, and for two to four channels to a filter the exponentials take memory as well. For pictures,
+            `softmax_filters` gives the filters.
         implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is differentiable
             in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU interpreted, slowly; no
             full banks, less than 2**31 numbers in any array), or None for 'shift', on a CPU the fastest in every case

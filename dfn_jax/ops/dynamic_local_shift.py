@@ -17,7 +17,7 @@ from jax import Array, lax
 Pair = tuple[int, int]
 Statistics = tuple[Array, Array]
 FEW_CHANNELS = 4  # that share a filter; with more, the images are what is read
-_TERMS = 81  # of a complex sum, which XLA still vectorises; with 100 it takes three times as long
+_TERMS = 81  # of a complex sum, in whole rows; XLA still vectorises it, with 100 it takes three times as long
 
 
 class _Taps(NamedTuple):
@@ -99,8 +99,9 @@ def _add_columns(padded: Array, filters: Array, statistics: Statistics | None, t
         weights = [_softmax(weight, statistics) for weight in weights]
     weights = [weight.reshape(*weight.shape[:3], -1) for weight in weights]
     share = padded.shape[3] // weights[0].shape[3]
-    weights = iter([jnp.repeat(weight, share, axis=3) for weight in weights])
-    return [sum(next(weights) * image for image in row) for row in rows]
+    weights = [jnp.repeat(weight, share, axis=3) for weight in weights]
+    kw = taps.kernel_size[1]
+    return [sum(weights[i * kw + j] * image for j, image in enumerate(row)) for i, row in enumerate(rows)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -126,7 +127,8 @@ def _filter_after_statistics(padded: Array, logits: Array, taps: _Taps) -> tuple
 def _filter_in_one_sum(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
     """The same with each exponential computed once: numerator and denominator as the two parts of one complex sum.
 
-    For one channel to a filter: several would each compute them again.
+    For one channel to a filter: several would each compute them again. A pixel that is not finite spoils the statistics
+    of the filters that read it, and so their gradients.
     """
     largest = jnp.max(logits, axis=-1)
     pairs = lax.complex(padded, jnp.ones_like(padded))
@@ -141,7 +143,10 @@ def _filter_in_one_sum(padded: Array, logits: Array, taps: _Taps) -> tuple[Array
 
 
 def _filter_by_exponentials(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
-    """The same with each exponential computed once, and written: for several channels to a filter, the fastest."""
+    """The same with each exponential computed once, and written: for several channels to a filter, the fastest.
+
+    XLA would make something slow of a plain sum for the denominator, together with its use.
+    """
     largest = jnp.max(logits, axis=-1)
     exponentials = jnp.exp(logits - largest[..., None])
     numerator, denominator = (_add_taps(x, exponentials, None, taps) for x in (padded, jnp.ones_like(padded)))
@@ -194,16 +199,17 @@ def _windows(images: Array, size: Pair, taps: _Taps) -> Array:
         ((0, 0, 0), (0, -height % tall, 0), (0, -width % wide, 0), *[(0, 0, 0)] * len(groups)),
     )
     images = images.reshape(batch, -(-height // tall), tall, -(-width // wide), wide, -1)
+    images = jnp.moveaxis(images, -1, 1)  # Moved after the gather, XLA would write the windows, twice.
     y, x = rows * jnp.arange(size[0])[:, None], columns * jnp.arange(size[1])[None, :]
     starts = jnp.stack(jnp.broadcast_arrays(y // tall, y % tall, x // wide, x % wide), axis=-1)
     windows = lax.gather(
         images,
         starts,
-        lax.GatherDimensionNumbers(offset_dims=(0, 3, 4, 5), collapsed_slice_dims=(2, 4), start_index_map=(1, 2, 3, 4)),
-        (batch, kh, 1, kw, 1, images.shape[5]),
+        lax.GatherDimensionNumbers(offset_dims=(0, 3, 4, 5), collapsed_slice_dims=(3, 5), start_index_map=(2, 3, 4, 5)),
+        (batch, images.shape[1], kh, 1, kw, 1),
         mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
-    )  # [N, H', W', kh, kw, G]
-    return jnp.moveaxis(windows.reshape(batch, *size, kh * kw, *groups), 3, -1)
+    )  # [N, H', W', G, kh, kw]
+    return windows.reshape(batch, *size, *groups, kh * kw)
 
 
 def _add_taps_transposed(weights: Array, gradient: Array, shape: tuple[int, ...], taps: _Taps) -> Array:
