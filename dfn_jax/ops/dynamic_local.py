@@ -48,8 +48,9 @@ def dynamic_local_filter(
         normalize: None, or 'softmax': `filters` are logits, and a softmax over the taps makes filters of them. It is
             computed inside the filtering, and filters are not written, where at most four channels share one and the
             implementation is not 'patches'. On a CPU the gradient does write them, to where their own gradient then
-            goes, and for two to four channels to a filter the exponentials take memory as well. For pictures,
-            `softmax_filters` gives the filters.
+            goes, and for two to four channels to a filter the exponentials take memory as well; with one channel, a
+            pixel that is not finite makes NaN of the images' gradient wherever filters reach that read it. For
+            pictures, `softmax_filters` gives the filters.
         implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is differentiable
             in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU interpreted, slowly; no
             full banks, less than 2**31 numbers in any array), or None for 'shift', on a CPU the fastest in every case

@@ -8,6 +8,7 @@ the taps of a row, then the rows. Compilers that must find this themselves split
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jax import Array, lax
 Pair = tuple[int, int]
 Statistics = tuple[Array, Array]
 FEW_CHANNELS = 4  # that share a filter; with more, the images are what is read
-_TERMS = 81  # of a complex sum, in whole rows; XLA still vectorises it, with 100 it takes three times as long
+_TERMS = 121  # of a complex sum, in whole rows; XLA still vectorises it, with 169 it takes three times as long
 
 
 class _Taps(NamedTuple):
@@ -89,8 +90,13 @@ def _add_taps(padded: Array, filters: Array, statistics: Statistics | None, taps
     return sum(_add_columns(padded, filters, statistics, taps))
 
 
-def _add_columns(padded: Array, filters: Array, statistics: Statistics | None, taps: _Taps) -> list[Array]:
-    """What each row of taps adds to it. One sum of 17x17 terms would take three times as long as 17 of 17."""
+def _add_columns(
+    padded: Array, filters: Array, statistics: Statistics | None, taps: _Taps, term: Callable = jnp.multiply
+) -> list[Array]:
+    """What each row of taps adds to it, term(weight, image) by term.
+
+    One sum of 17x17 terms would take three times as long as 17 of 17.
+    """
     rows = _shifted_rows(padded, filters.shape[1:3], taps)
     # The transpose of a split is one concatenation; that of indexing would be a padded sum for every tap.
     split = lax.split(filters, [1] * sum(map(len, rows)), axis=filters.ndim - 1)
@@ -101,7 +107,7 @@ def _add_columns(padded: Array, filters: Array, statistics: Statistics | None, t
     share = padded.shape[3] // weights[0].shape[3]
     weights = [jnp.repeat(weight, share, axis=3) for weight in weights]
     kw = taps.kernel_size[1]
-    return [sum(weights[i * kw + j] * image for j, image in enumerate(row)) for i, row in enumerate(rows)]
+    return [sum(term(weights[i * kw + j], image) for j, image in enumerate(row)) for i, row in enumerate(rows)]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -127,16 +133,16 @@ def _filter_after_statistics(padded: Array, logits: Array, taps: _Taps) -> tuple
 def _filter_in_one_sum(padded: Array, logits: Array, taps: _Taps) -> tuple[Array, Statistics]:
     """The same with each exponential computed once: numerator and denominator as the two parts of one complex sum.
 
-    For one channel to a filter: several would each compute them again. A pixel that is not finite spoils the statistics
-    of the filters that read it, and so their gradients.
+    For one channel to a filter: several would each compute them again. The division of complex numbers mixes the parts
+    of those that are not finite: such a pixel spoils the statistics of the filters that read it.
     """
     largest = jnp.max(logits, axis=-1)
-    pairs = lax.complex(padded, jnp.ones_like(padded))
-    rows = _add_columns(pairs, logits, (largest, jnp.zeros_like(largest)), taps)
+    statistics = largest, jnp.zeros_like(largest)
+    rows = _add_columns(padded, logits, statistics, taps, lambda weight, image: lax.complex(weight * image, weight))
     at_once = max(1, _TERMS // taps.kernel_size[1])
     sums = [sum(rows[i : i + at_once]) for i in range(0, len(rows), at_once)]
     # XLA repeats additions for each that uses their sum, but not a division, which it thinks expensive.
-    one = lax.optimization_barrier(jnp.ones((), pairs.dtype))
+    one = lax.optimization_barrier(jnp.ones((), sums[0].dtype))
     sums = [part / one for part in sums]
     numerator, denominator = sum(part.real for part in sums), sum(part.imag for part in sums)
     return numerator / denominator, (largest, jnp.log(denominator).reshape(largest.shape))
