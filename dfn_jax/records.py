@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,25 @@ class Records:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._tensorboard is None and importlib.util.find_spec("tensorboardX"):
-            from tensorboardX import SummaryWriter
+        if importlib.util.find_spec("tensorboardX"):
+            self._write_for_tensorboard(step, values)
 
-            self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=step)
-        if self._tensorboard:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+    def _write_for_tensorboard(self, step: int, values: dict[str, float]) -> None:
+        """Without the thread of tensorboardX's own writer, whose failure on a full disk can abort the process."""
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        if self._tensorboard is None:
+            self._tensorboard_folder.mkdir(parents=True, exist_ok=True)
+            self._tensorboard = EventsWriter(str(self._tensorboard_folder / "events"))
+            # What an earlier run wrote from this step on does not count any more.
+            start = SessionLog(status=SessionLog.START)
+            self._tensorboard.write_event(Event(wall_time=time.time(), step=step, session_log=start))
+        for name, value in values.items():
+            event = Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value))
+            self._tensorboard.write_event(event)
+        self._tensorboard.flush()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
