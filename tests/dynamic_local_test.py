@@ -221,12 +221,15 @@ def test_second_derivative_of_the_written_gradient():
 
 
 @pytest.mark.parametrize(
-    ("implementation", "bound", "channels", "kernel_size"),
-    [("pallas", "dynamic_local_pallas._ELEMENTS", 2, (2, 2)), ("shift", "dynamic_local_shift._TERMS", 1, (5, 3))],
+    ("implementation", "bound", "portion", "channels", "kernel_size"),
+    [
+        ("pallas", "dynamic_local_pallas._ELEMENTS", 16, 2, (2, 2)),
+        ("shift", "dynamic_local_shift._TERMS", 8, 1, (5, 3)),
+    ],
 )
-def test_many_portions(monkeypatch, implementation, bound, channels, kernel_size):
+def test_many_portions(monkeypatch, implementation, bound, portion, channels, kernel_size):
     """Portions of at most 16 numbers, or 8 terms, the last of them smaller."""
-    monkeypatch.setattr(f"dfn_jax.ops.{bound}", 16 if implementation == "pallas" else 8)
+    monkeypatch.setattr(f"dfn_jax.ops.{bound}", portion)
     images, filters, options = example("shared", (2, 3, 5, channels), kernel_size)
     expected = reference.dynamic_local_filter(images, softmax(filters, -1), **options)
     functions = {name: compiled(name, **options, normalize="softmax") for name in (implementation, "patches")}
