@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfn_jax.data import highway, highway_render
-from dfn_jax.data.highway_render import BASELINE, BOXES, FAR, FOCAL, HORIZON, RAIL, TUNNEL_HEIGHT
+from dfn_jax.data import highway, highway_geometry
+from dfn_jax.data.highway_geometry import BASELINE, BOXES, FAR, FOCAL, HORIZON, RAIL, TUNNEL_HEIGHT
 from dfn_jax.data.highway_scene import MEDIAN, ROAD_EDGE, VEHICLES
 
 SIZE = (64, 64)
@@ -57,8 +57,8 @@ def surfaces():
     rows, columns = jnp.meshgrid(jnp.arange(32.0), jnp.arange(32.0), indexing="ij")
 
     def one(scene):
-        view = highway_render.view_at(scene, 0.0)
-        return highway_render.trace(view, highway_render.camera_rays(view, rows, columns, 0.0, size)).surface
+        view = highway_geometry.view_at(scene, 0.0)
+        return highway_geometry.trace(view, highway_geometry.camera_rays(view, rows, columns, 0.0, size)).surface
 
     return np.asarray(jax.jit(jax.vmap(one))(highway.sample_scenes(jax.random.key(8), 200)))
 
@@ -251,7 +251,7 @@ def cast(scene, row, column, eye, time):
 
     def below_top(side, depth):
         _, height, along = on_road(depth)
-        top = highway_render._tree_top(scene, side, jnp.float32(along))
+        top = highway_geometry._tree_top(scene, side, jnp.float32(along))
         return height < (TUNNEL_HEIGHT if in_tunnel(depth) else top)
 
     def on_rail(side, depth):
@@ -367,7 +367,7 @@ def test_every_kind_of_thing_occurs(surfaces):
         """Of the scenes that show one of these surfaces in at least three pixels."""
         return (((surfaces >= low) & (surfaces < high)).sum((1, 2)) >= 3).mean()
 
-    r = highway_render
+    r = highway_geometry
     for kind, surfaces_of_kind, least in (
         ("bodies", (0, VEHICLES), 0.9),
         ("cabins", (VEHICLES, 2 * VEHICLES), 0.4),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from dfn_jax.data.highway_render import (
+from dfn_jax.data.highway_geometry import (
     BASELINE,
     FAR,
     FOCAL,
@@ -16,11 +16,11 @@ from dfn_jax.data.highway_render import (
     camera_rays,
     carry,
     project,
-    shade,
     trace,
     view_at,
 )
 from dfn_jax.data.highway_scene import Scene, sample_scenes
+from dfn_jax.data.highway_shading import shade
 
 SUPERSAMPLING = 2  # samples a pixel, each way
 
