@@ -24,6 +24,7 @@ from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.errors import PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog
 from dfn_jax.optimisers import make_optimiser
+from dfn_jax.progress import progress
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks.task import Batch, Params, Task
 
@@ -152,9 +153,9 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         pending: list[dict[str, Array]] = []
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
-        progress = tqdm(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
-        progress.set_description("compiling")
-        for step in progress:
+        bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
+        bar.set_description("compiling")
+        for step in bar:
             watchdog.begin(step + 1)
             batch = parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
             state, values = step_function(state, batch)
@@ -163,7 +164,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             watchdog.end()
             done = step + 1
             if done == start + 1:
-                progress.set_description("training")
+                bar.set_description("training")
             ending = asked_to_end(done)
             saving = done % checkpoint_every == 0 or done == steps or ending
             if not (saving or done % log_every == 0):
@@ -174,7 +175,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             pending, began = [], now
             records.write(done, record)
             mean_loss = record.get("loss", math.inf)
-            progress.set_postfix(loss=f"{mean_loss:.5f}")
+            bar.set_postfix(loss=f"{mean_loss:.5f}", refresh=False)
             if saving:
                 # The mean over the few steps before an interruption is not one to choose by.
                 checkpoints.save(done, state, None if ending else mean_loss)

@@ -125,7 +125,11 @@ def markdown(table: Table, records: list[Record]) -> str:
         lines.append(
             f"| {line.name} | – | {line.published} | {' | '.join('–' if v is None else _figure(v) for v in found)} |"
         )
-    return "\n".join([*lines, "", f"Short protocol: {table.short_name}.{_on(records)}"])
+    recipes = {"full": "Full recipe: each row by its published one", "short": f"Short protocol: {table.short_name}"}
+    for protocol, recipe in recipes.items():
+        if mine := [record for record in records if record["protocol"] == protocol]:
+            lines += ["", f"{recipe}. {_on(mine)}"]
+    return "\n".join(lines)
 
 
 def _measured(records: list[Record], metric: str) -> str:
@@ -137,7 +141,8 @@ def _measured(records: list[Record], metric: str) -> str:
     text = _figure(mean)
     if len(values) > 1:
         spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-        return f"{text} ± {_figure(spread)} ({len(values)} seeds)"
+        places = len(text.partition(".")[2])
+        return f"{text} ± {spread:.{places}f} ({len(values)} seeds)"
     if interval := records[0].get(f"{metric}_ci95"):
         text += f" ({' to '.join(map(_figure, interval))})"
     return text
@@ -148,9 +153,9 @@ def _figure(value: float) -> str:
 
 
 def _on(records: list[Record]) -> str:
-    """What the runs were measured on, and where."""
-    said = [f"{r['data']}; {r['hardware']}" for r in records]
-    return "".join(f" Measured on {words}." for words in dict.fromkeys(said))
+    """What runs were measured on, and where."""
+    said = [f"{record['data']}; {record['hardware']}" for record in records]
+    return " ".join(f"Measured on {words}." for words in dict.fromkeys(said))
 
 
 def with_tables(readme: str, tables: dict[str, str]) -> str:

@@ -83,14 +83,15 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
             "mse_per_image_ci95": [2.5, 3.25],
             "baseline_row_shift_mse_per_image": 7.0,
         },
-        {**common, "protocol": "full", "seed": 0, "mse_per_image": 1.0},
-        {**common, "protocol": "full", "seed": 1, "mse_per_image": 2.0},
+        {**common, "protocol": "full", "seed": 0, "mse_per_image": 10.0, "data": "more scenes"},
+        {**common, "protocol": "full", "seed": 1, "mse_per_image": 10.02, "data": "more scenes"},
     ]
     lines = reproduce.markdown(table, records).splitlines()
-    assert lines[-3] == "| best shift per row | – | – | – | 7.00 |"
-    assert lines[-4] == "| DFN | 464,494 | 0.52; 1.35 (authors' code) | 1.50 ± 0.71 (2 seeds) | 3.00 (2.50 to 3.25) |"
+    assert lines[-5] == "| best shift per row | – | – | – | 7.00 |"
+    assert lines[-6] == "| DFN | 464,494 | 0.52; 1.35 (authors' code) | 10.01 ± 0.01 (2 seeds) | 3.00 (2.50 to 3.25) |"
     assert lines[2].endswith("| not run | not run |")
-    assert lines[-1].endswith("Measured on scenes; cpu.")
+    assert lines[-3] == "Full recipe: each row by its published one. Measured on more scenes; cpu."
+    assert lines[-1] == f"Short protocol: {table.short_name}. Measured on scenes; cpu."
 
 
 @pytest.mark.parametrize(

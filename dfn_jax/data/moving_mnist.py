@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from tqdm import tqdm
 
 from dfn_jax.errors import InputError
+from dfn_jax.progress import progress
 
 STEP = 0.1  # of the free range, a frame
 TEST_FILE = "mnist_test_seq.npy"
@@ -194,8 +194,8 @@ def open_test_file(path: Path) -> np.ndarray:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash") as progress:
+    with path.open("rb") as file, progress(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash") as bar:
         while block := file.read(2**24):
             digest.update(block)
-            progress.update(len(block))
+            bar.update(len(block))
     return digest.hexdigest()

@@ -16,13 +16,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
-from tqdm import tqdm
 
 from dfn_jax.data.disparity import resize_disparity, to_right_grid
 from dfn_jax.data.image_files import read_disparity, read_image
 from dfn_jax.data.pair_folders import Pair, StereoSequence
 from dfn_jax.errors import InputError
 from dfn_jax.files import cache_folder
+from dfn_jax.progress import progress
 
 _FORMAT = 1  # raise it when what is stored changes: prepared data of another format is then left alone
 _PART_BYTES = 2**28  # TFDS needs TensorFlow to write a split of more than 1000 MiB
@@ -80,8 +80,7 @@ class StereoPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager
         config = self.builder_config
-        progress = tqdm(config.pairs, desc="preparing pairs", unit=" pairs", leave=False, disable=None)
-        pairs = enumerate(progress)
+        pairs = enumerate(progress(config.pairs, desc="preparing pairs", unit=" pairs", leave=False, disable=None))
         return {part: self._generate_examples(itertools.islice(pairs, config.pairs_per_part)) for part in config.parts}
 
     def _generate_examples(self, pairs: Iterator[tuple[int, Pair]]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from dfn_jax.data.image_files import check_channels, existing_folder, list_images, natural_key, read_image, unit_range
 from dfn_jax.errors import InputError
+from dfn_jax.progress import progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ def load_clips(folder: str | Path, *, image_size: tuple[int, int], channels: int
             "give a folder that does"
         )
     clips = {}
-    for name, source in tqdm(sources.items(), desc="reading video", unit="clip", leave=False):
+    for name, source in progress(sources.items(), desc="reading video", unit="clip", leave=False):
         frames = _video_frames(source, channels) if isinstance(source, Path) else _image_frames(source, channels)
         clips[name] = _resized(name, frames, image_size, channels)
     return clips

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from dfn_jax import metrics, visualize
+from dfn_jax.progress import progress
 from dfn_jax.report import Picture, Row, Table, comparison_table
 from dfn_jax.tasks.task import Batch, Evaluation
 
@@ -66,7 +66,7 @@ def evaluate_video(
     flow_errors: dict[str, list[dict]] = {}
     events: dict[str, list[np.ndarray]] = {}
     shown: list[tuple] = []
-    for batch in tqdm(batches, desc="evaluating", unit="batch", leave=False):
+    for batch in progress(batches, desc="evaluating", unit="batch", leave=False):
         frames = batch["frames"]
         inputs, targets = frames[:, :known], frames[:, known:]
         prediction, flow, entropy = _predict_full(predict, inputs, size=len(shown[0][0]) if shown else 0)
