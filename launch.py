@@ -1,7 +1,6 @@
 """Trains and evaluates an experiment: python launch.py --config=experiments/stereo.py:quick [--workdir=DIR]."""
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfn_jax.errors import PREEMPTED, DivergedError, InputError, PreemptedError, preempt_on_sigterm
+from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
@@ -28,6 +27,7 @@ def main(_: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from dfn_jax import experiment, processes
+    from dfn_jax.evaluate import hardware
     from dfn_jax.files import keep_compiled_programs
 
     if CACHE.value:
@@ -43,7 +43,7 @@ def main(_: list[str]) -> None:
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
     if processes.is_first():
-        print(f"workdir: {workdir}", flush=True)
+        print(f"workdir: {workdir}\ndevices: {hardware()}", flush=True)
     if name:
         found = experiment.evaluate_pretrained(name, workdir, config)
     else:
@@ -57,44 +57,39 @@ def main(_: list[str]) -> None:
 
 def parse(arguments: list[str]) -> list[str]:
     """Parses the flags, the config file among them; what is wrong with them becomes an InputError."""
+    given = dict(word.split("=", 1) for word in arguments if word.startswith(("--config=", "--pretrained=")))
+    if "--config" not in given and "--pretrained" in given:
+        from dfn_jax import pretrained
+
+        config, _, _ = pretrained.load(given["--pretrained"])
+        recipe = Path(__file__).parent / "experiments" / f"{config.experiment}.py:{config.preset}"
+        arguments.insert(1, f"--config={recipe}")  # In place: the flags of a config's entries look for it there.
+    elif "--config" in given and not Path(file := given["--config"].partition(":")[0]).is_file():
+        raise InputError(f"there is no file {file}; wanted a config, such as experiments/stereo.py:quick")
     try:
         rest = flags.FLAGS(arguments)
         config = CONFIG.value
-    except KeyError as error:
-        known = ", ".join(flags.FLAGS["config"].value or ())
-        raise InputError(f"the config has no entry {error}; its entries and groups are {known}") from error
-    except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, KeyError | AttributeError):  # of an entry that the config has not
+            which = " ".join(str(error.args[0]).split())
+            raise InputError(f"the config has no entry {which}; its file's `get_config` has all") from error
         # An error inside a config file comes with its traceback as text, of which the last line says what it is.
         reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")
         raise InputError(f"{reason}; see --help") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
-    if PRETRAINED.value and MODE.value != "evaluate":
-        raise InputError("--pretrained goes with --mode=evaluate")
-    if config is None and not PRETRAINED.value:
+    if PRETRAINED.value and (MODE.value != "evaluate" or DISTRIBUTED.value or COORDINATOR.value):
+        raise InputError("--pretrained goes with --mode=evaluate, in one process")
+    if config is None:
         raise InputError("no --config; for example --config=experiments/stereo.py:quick")
     return rest
 
 
 def run() -> None:
-    """Runs the program; what went wrong outside the code is told in one line, with exit code 1 (75: preempted)."""
+    """Runs the program."""
     preempt_on_sigterm()
-    try:
+    with told_in_one_line("launch.py"):
         app.run(main, flags_parser=parse)
-    except KeyboardInterrupt:
-        sys.exit("launch.py: interrupted; the same command with the same --workdir goes on from the last checkpoint")
-    except PreemptedError as error:
-        print(f"launch.py: {error}", file=sys.stderr)
-        sys.exit(PREEMPTED)
-    except (InputError, DivergedError, OSError) as error:
-        sys.exit(f"launch.py: error: {' '.join(str(error).split())[:1000]}")
-    except Exception as error:
-        from dfn_jax.processes import out_of_memory
-
-        if not out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        sys.exit(f"launch.py: error: not enough memory ({reason}); make the batch, the images or the network smaller")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Configs are data: what every experiment's config has, and the checks that give a one-line error."""
 
 import fcntl
+import functools
 import json
 import os
 from pathlib import Path
@@ -54,13 +55,14 @@ def with_preset(config: ConfigDict, preset: str, presets: dict[str, dict[str, An
         The config, with `preset` set.
 
     Raises:
-        InputError: the preset is not known.
+        InputError: the preset is not known, or changes an entry that the config has not.
     """
-    changes = choose("preset", preset, presets)
-    for name, group in changes.items():
-        if isinstance(group, dict):
-            config[name] = ConfigDict(group)
-    config.update_from_flattened_dict({name: value for name, value in changes.items() if not isinstance(value, dict)})
+    for name, value in choose("preset", preset, presets).items():
+        *groups, entry = name.split(".")
+        group = functools.reduce(lambda inner, key: inner.get(key, {}), groups, config)
+        if entry not in group:
+            raise InputError(f"the preset {preset!r} changes {name}, which the config has not")
+        group[entry] = ConfigDict(value) if isinstance(value, dict) else value
     config.preset = preset
     return config
 
@@ -217,12 +219,7 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
         InputError: the workdir belongs to another config, of which the entries that differ are named; or another
             process is at work there.
     """
-    path = workdir / "config.json"
-    mine = json.loads(config.to_json_best_effort())
-    if path.exists():
-        check_workdir(workdir, config)
-    elif workdir.exists() and not all(_begun(file.name) for file in workdir.iterdir()):
-        raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")
+    _check_claimable(workdir, config)
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / LOCK).open("a+")
     try:
@@ -233,7 +230,15 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
             f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
             "--workdir"
         ) from error
+    _check_claimable(workdir, config)  # Another process may have begun there, and ended, since it was looked at.
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
-    write_whole(path, json.dumps(mine, indent=2) + "\n")
+    write_whole(workdir / "config.json", json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n")
     return lock
+
+
+def _check_claimable(workdir: Path, config: ConfigDict) -> None:
+    if (workdir / "config.json").exists():
+        check_workdir(workdir, config)
+    elif workdir.exists() and not all(_begun(file.name) for file in workdir.iterdir()):
+        raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")

@@ -1,7 +1,10 @@
-"""What may go wrong for reasons outside the code; `launch.py` prints the one-line message and exits with 1."""
+"""What may go wrong for reasons outside the code: programs tell it in one line, and exit with 1."""
 
+import contextlib
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 
 PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
 
@@ -14,8 +17,12 @@ class DivergedError(RuntimeError):
     """Training that reached a number that is not finite."""
 
 
-class PreemptedError(RuntimeError):
-    """A run that was asked to end early, and has saved what it trained; `launch.py` exits with 75."""
+class PreemptedError(BaseException):
+    """A run that was asked to end early, and has saved what it trained; `launch.py` exits with 75.
+
+    A signal raises it anywhere: like KeyboardInterrupt it is no Exception, so that whoever tells of a library's errors
+    does not take it for one.
+    """
 
 
 def preempt_on_sigterm() -> None:
@@ -26,3 +33,28 @@ def preempt_on_sigterm() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, raise_error)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was too small, of the host or of a device."""
+    words = ("RESOURCE_EXHAUSTED", "Out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+@contextlib.contextmanager
+def told_in_one_line(program: str) -> Iterator[None]:
+    """What goes wrong outside the code ends the program with one line and exit code 1, or 75 where it was preempted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(f"{program}: interrupted; the same command (with the same --workdir) goes on from what is saved")
+    except PreemptedError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(PREEMPTED)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:1000]
+        if out_of_memory(error):
+            reason = f"not enough memory ({reason[:200]}); make the batch, the images or the network smaller"
+        elif not isinstance(error, InputError | DivergedError | OSError):
+            raise
+        sys.exit(f"{program}: error: {reason}")

@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         task: what was trained.
-        config: its config; where it asks for anything but the run's own test set, or for another precision, the results
+        config: its config; where it asks for another test set or precision than the config in the workdir, the results
             go to a folder below `evaluations/` that says what.
         workdir: of the run.
         state: to be measured.
@@ -80,18 +80,14 @@ def evaluate(
 
 def _where(workdir: Path, config: ConfigDict) -> Path:
     """Where results go, from the workdir: an evaluation on other terms must not replace the run's own."""
-    settings, own = config.eval, json.loads((workdir / "config.json").read_text())
+    own = json.loads((workdir / "config.json").read_text())
+    changed = {name: value for name, value in config.eval.items() if value != own["eval"].get(name)}
     parts = []
-    if settings.dir:
-        folder = Path(settings.dir).resolve()
-        parts = [f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"]  # Many folders are called 'test'.
-    elif settings.name:
-        parts = [settings.name]
-    parts += [
-        f"{name}-{value}" for name, value in settings.items() if value and name not in ("examples", "name", "dir")
-    ]
-    if settings.examples != own["eval"]["examples"]:
-        parts.append(f"examples-{settings.examples}")
+    if changed.keys() & {"name", "dir"}:
+        folder = Path(config.eval.dir).resolve()
+        there = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"  # Many folders are called 'test'.
+        parts = [there if config.eval.dir else config.eval.name or config.data.name]
+    parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
     if config.precision != own["precision"]:
         parts.append(config.precision)
     return Path("evaluations", "_".join(parts)) if parts else Path()
@@ -128,14 +124,17 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """The commit of the code, with '-dirty' where tracked Python files differ from it; None outside a checkout."""
 
-    def git(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True, timeout=10
-        )
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        return subprocess.run(["git", *arguments], cwd=root, **options).stdout.strip()
 
     try:
-        described = git("rev-parse", "--short=12", "HEAD").stdout.strip()
-        changed = git("diff", "--name-only", "HEAD", "--", "*.py").stdout
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None  # The package is installed somewhere inside a repository of its user's.
+        described = git("rev-parse", "--short=12", "HEAD")
+        changed = git("diff", "--name-only", "HEAD", "--", "*.py")
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{described}-dirty" if changed else described

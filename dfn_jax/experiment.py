@@ -12,6 +12,7 @@ from dfn_jax import pretrained, processes
 from dfn_jax.config import check, check_workdir, claim_workdir
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
+from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import TrainState, restore, train
@@ -35,6 +36,7 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
     """
     began = time.monotonic()
     check(config)
+    make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
     found = None
     with contextlib.ExitStack() as claimed, processes.end_with_the_others():
         with processes.together():
@@ -70,7 +72,8 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     Args:
         name: one of `dfn_jax.pretrained.names()`.
         workdir: a new folder for the results.
-        config: what to evaluate it on; by default what it was trained for.
+        config: what to evaluate it on, and in which precision; by default what it was trained for. Results name the
+            training that it had, whatever this one says of training.
 
     Returns:
         The folder that holds `results.json` and `report/`, and what was found.
@@ -80,7 +83,7 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     """
     began = time.monotonic()
     trained_with, params, card = pretrained.load(name)
-    config = config or trained_with
+    config = _evaluated_with(name, trained_with, config or trained_with)
     check(config)
     task = make_task(config)
     pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
@@ -90,3 +93,25 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     with claim_workdir(workdir, config):
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
+
+
+def _evaluated_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """A config for evaluation, with what a pretrained network was trained by.
+
+    Raises:
+        InputError: the config is of another experiment or network.
+    """
+    if config.experiment != trained_with.experiment:
+        raise InputError(
+            f"the pretrained network {name} is of experiments/{trained_with.experiment}.py, the config is of "
+            f"experiments/{config.experiment}.py; leave out --config"
+        )
+    theirs, ours = (dict(recipe.get("model", {})) for recipe in (trained_with, config))
+    if differ := [key for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]:
+        entries = "; ".join(f"model.{key} is {theirs.get(key)} there, {ours.get(key)} in the config" for key in differ)
+        raise InputError(f"the pretrained network {name} is another one ({entries}); leave out --config")
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for entry in ("preset", "seed", "train", "optim"):
+            config[entry] = trained_with[entry]
+    return config

@@ -51,14 +51,14 @@ def psnr(prediction: jax.Array, target: jax.Array) -> jax.Array:
         target: same shape.
 
     Returns:
-        [...], decibels; infinite where the two images are equal.
+        [...], decibels; at most 100, so that a mean over images stays finite where two are equal.
 
     Raises:
         ValueError: the shapes differ or are not images.
     """
     _check_images(prediction, target)
     mean_square = jnp.mean((as_float(prediction) - as_float(target)) ** 2, axis=_PIXELS_AND_CHANNELS)
-    return -10 * jnp.log10(mean_square)
+    return -10 * jnp.log10(jnp.maximum(mean_square, 1e-10))
 
 
 @jax.jit

@@ -153,16 +153,22 @@ def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: i
     def place_one(local: Any) -> Array:
         spec = {4: PartitionSpec("data", "height"), 5: PartitionSpec("data", None, "height")}
         sharding = NamedSharding(mesh, spec.get(local.ndim, PartitionSpec("data")))
-        if rows is None:
+        if jax.process_count() == 1:
             return jax.device_put(local, sharding)
+        first = rows.start if rows else 0
 
         def fetch(index: tuple[slice, ...]) -> Any:
             start, stop, _ = index[0].indices(batch_size)
-            return local[(slice(start - rows.start, stop - rows.start), *index[1:])]
+            return local[(slice(start - first, stop - first), *index[1:])]
 
         return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, fetch)
 
     return {name: place_one(local) for name, local in part.items()}
+
+
+def filled(batch: Array, count: int) -> Array:
+    """Repeats the last example of a batch [N, ...] until there are `count`, where there are fewer: [count, ...]."""
+    return batch[np.minimum(np.arange(max(count, len(batch))), len(batch) - 1)]
 
 
 def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array], Any]:
@@ -182,8 +188,8 @@ def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array
 
     def shared(params: Any, batch: Array) -> Any:
         count, devices = len(batch), jax.local_device_count()
-        chosen = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
-        return jax.tree.map(lambda values: values[:count], compiled()(params, batch[chosen]))
+        found = compiled()(params, filled(batch, -(-count // devices) * devices))
+        return jax.tree.map(lambda values: values[:count], found)
 
     return shared
 

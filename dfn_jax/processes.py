@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dfn_jax.errors import DivergedError, InputError, PreemptedError
+from dfn_jax.errors import DivergedError, InputError, PreemptedError, out_of_memory
 
 SILENCE_S = 20  # seconds without a sign of life after which a process counts as dead
 START_S = 300  # seconds to wait for all processes to come
@@ -102,12 +102,6 @@ def end_with_the_others() -> Iterator[None]:
         os._exit(1)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory was too small, of the host or of a device."""
-    words = ("RESOURCE_EXHAUSTED", "Out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
-
-
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """What all must have done before any goes on: an error in one ends all.
@@ -117,7 +111,7 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, PreemptedError) as error:
         gathered(False)
         error.agreed = True
         raise

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import app, flags
 
-from dfn_jax.errors import PREEMPTED, InputError, PreemptedError, preempt_on_sigterm
+from dfn_jax.errors import PREEMPTED, InputError, PreemptedError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
 from experiments.tables import TABLES, Row, Table
 
@@ -198,13 +198,8 @@ def recorded_tables() -> dict[str, str]:
 def main(words: list[str]) -> None:
     """Runs what the flags say; exit code 1 where a row failed, 75 where SIGTERM ended one."""
     preempt_on_sigterm()
-    try:
+    with told_in_one_line("reproduce"):
         _main(words[1:], flags.FLAGS)
-    except (InputError, OSError) as error:
-        sys.exit(f"reproduce: error: {error}")
-    except PreemptedError as error:
-        print(f"reproduce: {error}", file=sys.stderr)
-        sys.exit(PREEMPTED)
 
 
 def _main(names: list[str], options: flags.FlagValues) -> None:

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     },
     "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "progress", "records", "tasks"},
     "pretrained": {"errors", "files", "tasks", "train"},
-    "experiment": {"config", "errors", "evaluate", "pretrained", "processes", "tasks", "train"},
+    "experiment": {"config", "errors", "evaluate", "optimisers", "pretrained", "processes", "tasks", "train"},
     "evaluate": {"files", "parallel", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 

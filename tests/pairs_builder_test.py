@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dfn_jax.data import pairs, pairs_builder
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, PreemptedError
 from tests.stereo_folders import (
     GREY,
     SIZE,
@@ -185,6 +185,17 @@ def test_an_overwritten_record_is_told_and_never_read(folder, cache):
         else:
             np.testing.assert_array_equal(read, whole)  # A byte between records: nothing is lost.
     assert told
+
+
+def test_who_asks_for_the_end_is_not_told_of_a_disk(folder, cache, monkeypatch):
+    def be_asked_to_end(config, staging):
+        raise PreemptedError("asked to end")
+
+    write_pairs(folder)
+    monkeypatch.setattr(pairs_builder, "_read_back", be_asked_to_end)
+    with pytest.raises(PreemptedError):
+        pairs.examples(folder, **GREY)
+    assert not list(cache.iterdir())
 
 
 def test_another_process_may_finish_first(folder, cache, monkeypatch):

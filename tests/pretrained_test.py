@@ -1,5 +1,7 @@
 """Every pretrained network is small, whole, and as good as its card says."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,14 @@ def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
     assert (tmp_path / "again" / "report" / "index.html").exists()
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     assert folder == tmp_path / "run"
+    with pytest.raises(InputError, match="small already; choose another --name, or give --overwrite"):
+        export.export(tmp_path / "run", "small")
+    export.export(tmp_path / "run", "small", overwrite=True)
+    asked = get_config("steerable", "quick")
+    asked.data.image_size, asked.eval.examples = config.data.image_size, 3
+    experiment.evaluate_pretrained("small", tmp_path / "other", asked)
+    recorded = json.loads((tmp_path / "other" / "config.json").read_text())
+    assert (recorded["preset"], recorded["train"]["steps"], recorded["eval"]["examples"]) == ("smoke", 4, 3)
     with pytest.raises(InputError, match="leave out --config"):
         experiment.evaluate_pretrained("small", tmp_path / "third", get_config("stereo", "smoke"))
     assert not (tmp_path / "third").exists()

@@ -1,5 +1,7 @@
 """The evaluation of video prediction against plain NumPy, and which sequences a config means."""
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -106,6 +108,17 @@ def test_moving_mnist_is_tested_on_as_many_sequences_as_asked_for():
     assert [batch["frames"].shape for batch in found] == [(16, 7, 16, 16, 1), (5, 7, 16, 16, 1)]
     assert "21 sequences of 3 moving digits" in words
     assert "not MNIST" in words
+
+
+def test_missing_test_digits_are_told_before_training(tmp_path, monkeypatch):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    header = struct.pack(">IIII", 2051, 1, 28, 28)
+    (folder / "train-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))
+    task = make_task(mnist_config(**{"data.digits": "mnist", "data.dir": str(folder)}))
+    task.train_batch(0)
+    with pytest.raises(InputError, match="t10k-images-idx3-ubyte"):
+        task.check_test()
 
 
 def test_where_the_digits_came_from_is_written_into_the_config(monkeypatch, tmp_path):

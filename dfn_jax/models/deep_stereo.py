@@ -1,5 +1,6 @@
 """Deep stereo (Section 3.3): a selection tower weighs shifted views, as a softmaxed horizontal filter does."""
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -63,5 +64,6 @@ class DeepStereo(nn.Module):
 
         painted = nn.leaky_relu(Conv(16, dtype=self.dtype)(flat))
         painted = at_least_float32(Conv(channels, dtype=self.dtype)(painted)).reshape(planes.shape)
-        added = jnp.einsum("nhwp,nphwc->nhwc", selection, painted)
-        return Selected(jnp.einsum("nhwp,nphwc->nhwc", selection, planes) + added, selection, added)
+        select = functools.partial(jnp.einsum, "nhwp,nphwc->nhwc", selection, precision="highest")
+        added = select(painted)
+        return Selected(select(planes) + added, selection, added)

@@ -12,7 +12,6 @@ from dfn_jax.models.generators import at_least_float32
 from dfn_jax.models.stereo import stereo_encoder
 
 POOLED = 4  # rows and columns of the code that the map is made of
-IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 
 class Warped(NamedTuple):
@@ -53,11 +52,11 @@ class SpatialTransformer(nn.Module):
         pooled = jax.image.resize(code, (samples, POOLED, POOLED, code.shape[-1]), "linear").reshape(samples, -1)
         hidden = nn.leaky_relu(nn.Dense(128, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(pooled))
         change = nn.Dense(6, kernel_init=nn.initializers.zeros, dtype=self.dtype)(hidden)
-        theta = jnp.array(IDENTITY) + at_least_float32(change).reshape(samples, 2, 3)
+        change = at_least_float32(change).reshape(samples, 2, 3)  # theta without the identity
         rows, columns = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
         y, x = jnp.meshgrid(rows, columns, indexing="ij")
         grid = jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
-        moved = jnp.einsum("nij,hwj->nhwi", theta, grid) - grid[..., :2]
+        moved = jnp.einsum("nij,hwj->nhwi", change, grid, precision="highest")
         displacement = moved * jnp.array([width - 1, height - 1]) / 2
         return Warped(_fetch(left, displacement), displacement)
 

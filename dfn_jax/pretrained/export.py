@@ -6,7 +6,6 @@ measured here; a test measures it again.
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.tasks import make_task
 from dfn_jax.train import restore
 
@@ -46,18 +45,22 @@ def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[s
     return {name: found[name] for name in metrics}
 
 
-def export(workdir: Path, name: str) -> None:
+def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
     """Writes the network of a workdir and its card.
 
     Args:
         workdir: of a run that was evaluated.
         name: of the pretrained network.
+        overwrite: whether it may take the place of one of that name.
 
     Raises:
-        InputError: the name cannot be that of a file, there is no such run, or its last state was not evaluated.
+        InputError: the name cannot be that of a file or is taken, there is no such run, or its last state was not
+            evaluated.
     """
     if not re.fullmatch(r"\w+", name):
         raise InputError(f"--name is {name!r}; wanted letters, digits and underscores")
+    if name in pretrained.names() and not overwrite:
+        raise InputError(f"there is a pretrained network {name} already; choose another --name, or give --overwrite")
     try:
         recorded = json.loads((workdir / "config.json").read_text())
         results = json.loads((workdir / "results.json").read_text())
@@ -88,15 +91,14 @@ def export(workdir: Path, name: str) -> None:
 def main(_: list[str]) -> None:
     """Runs what the flags say."""
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells of each step; what fails is told below.
-    try:
-        export(Path(flags.FLAGS.workdir), flags.FLAGS.name)
-    except (InputError, OSError) as error:
-        sys.exit(f"export: error: {error}")
+    with told_in_one_line("export"):
+        export(Path(flags.FLAGS.workdir), flags.FLAGS.name, overwrite=flags.FLAGS.overwrite)
     print(f"{pretrained.FOLDER / flags.FLAGS.name}.safetensors and .json are written")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "of the run")
     flags.DEFINE_string("name", None, "of the pretrained network")
+    flags.DEFINE_bool("overwrite", False, "put it in the place of one of that name")
     flags.mark_flags_as_required(["workdir", "name"])
     app.run(main)

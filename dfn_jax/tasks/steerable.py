@@ -14,14 +14,12 @@ from dfn_jax import losses, metrics, visualize
 from dfn_jax.data import images, steerable
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
-from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
+from dfn_jax.tasks.task import TEST_SEED, Batch, Evaluation, Params, Task
 
 DATA = ("texture", "images")
 KERNEL_SIZE = 2 * steerable.REACH + 1
-UNSEEN_ANGLES = 64
 RING = 12
 EXAMPLES_SHOWN = 5
-TEST_SEED = 2016
 
 
 def make_task(config: ConfigDict) -> Task:
@@ -83,7 +81,8 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
 
 def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Evaluation:
     """Compares the learned filters with the true ones, and what both make of test images."""
-    angles = (jnp.arange(UNSEEN_ANGLES) + 0.5) * (2 * jnp.pi / UNSEEN_ANGLES)
+    count = config.eval.examples
+    angles = (jnp.arange(count) + 0.5) * (2 * jnp.pi / count)
     data, draw = _test_images(config)
     pixels = jax.jit(steerable.centred)(draw(0))
     output = jax.jit(network.apply)(params, pixels, angles)
@@ -97,7 +96,7 @@ def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Eval
     }
     headline = (
         f"The learned filters differ from the true ones by {100 * results['filter_relative_error']:.2f} % on average "
-        f"over {UNSEEN_ANGLES} angles ({100 * results['filter_relative_error_worst']:.2f} % at worst)."
+        f"over {count} angles ({100 * results['filter_relative_error_worst']:.2f} % at worst)."
         f"\n\nThe network saw images and filtered images, never a filter. Tested on {data}."
     )
     table = Table(
@@ -117,10 +116,12 @@ def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Eval
 def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     """What to test on, in words, and batches of it by step."""
     name, folder = config.eval.name or config.data.name, config.eval.dir or config.data.dir
-    draw = _images(config, name, folder, UNSEEN_ANGLES, TEST_SEED)
-    return (
-        f"{UNSEEN_ANGLES} images of {Path(folder).resolve().name}" if name == "images" else "procedural texture"
-    ), draw
+    draw = _images(config, name, folder, config.eval.examples, TEST_SEED)
+    if name == "texture":
+        return "procedural texture", draw
+    words = f"{config.eval.examples} crops of images of {Path(configs.data_folder(folder, 'images')).resolve().name}"
+    same = config.data.name == "images" and not config.eval.dir
+    return words + ", other crops of which it was trained on" * same, draw
 
 
 def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:

@@ -17,8 +17,8 @@ from dfn_jax.models.baselines import StereoTwin
 from dfn_jax.models.deep_stereo import DeepStereo, Selected
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
-from dfn_jax.tasks.stereo_evaluation import BATCH, evaluate_stereo
-from dfn_jax.tasks.task import Batch, Params, Task, TrainBatch
+from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
+from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, Params, Task, TrainBatch
 
 NETWORKS = {
     "dfn": StereoDFN,
@@ -27,7 +27,6 @@ NETWORKS = {
     "spatial_transformer": lambda taps, **options: SpatialTransformer(**options),
 }
 DATA = ("highway", "pairs")
-TEST_SEED = 2016  # of the scenes that every run is tested on, whatever its own seed
 
 
 def make_task(config: ConfigDict) -> Task:
@@ -88,10 +87,10 @@ def _check(config: ConfigDict) -> None:
     configs.check_data(config, DATA)
     if config.model.taps < 1 or config.model.taps % 2 == 0:
         raise InputError(f"config.model.taps is {config.model.taps}; it must be odd, so that a filter has a centre")
-    if config.data.channels not in (1, 3) or (config.data.name == "highway" and config.data.channels != 1):
-        raise InputError(
-            f"config.data.channels is {config.data.channels} on {config.data.name}; highway has 1, pairs have 1 or 3"
-        )
+    names, channels = (config.data.name, _test_name(config)), config.data.channels
+    if channels not in (1, 3) or ("highway" in names and channels != 1):
+        where = " and ".join(dict.fromkeys(names))
+        raise InputError(f"config.data.channels is {channels} on {where}; highway has 1, pairs have 1 or 3")
 
 
 def _pair_options(config: ConfigDict) -> dict:
@@ -128,10 +127,10 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     count = config.eval.examples
     if _test_name(config) == "highway":
         key = jax.random.fold_in(jax.random.key(TEST_SEED), 2)
-        size = {"batch_size": BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
+        size = {"batch_size": TEST_BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
         batches = [
             jax.device_get(highway.stereo_batch(jax.random.fold_in(key, index), **size))
-            for index in range(-(-count // BATCH))
+            for index in range(-(-count // TEST_BATCH))
         ]
         examples = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
         return f"{count} scenes of the highway renderer that training never sees", examples

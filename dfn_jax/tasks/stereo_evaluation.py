@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from dfn_jax import metrics, trivial, visualize
+from dfn_jax.parallel import filled
 from dfn_jax.report import Picture, comparison_table
-from dfn_jax.tasks.task import Batch, Evaluation
+from dfn_jax.tasks.task import TEST_BATCH, Batch, Evaluation
 
-BATCH = 16
 EXAMPLES_SHOWN = 6
 MEASURES = {
     "mse_per_image": ("squared error, summed over the image", "lower"),
@@ -38,7 +38,7 @@ def evaluate_stereo(data: str, examples: Batch, predict: Predict, *, largest_shi
         data: what the examples are, in words.
         examples: left, right [N, H, W, C] float32; with ground truth also disparity [N, H, W] float32 in pixels on
             the grid of the right view, and valid, visible [N, H, W] bool.
-        predict: left [BATCH, H, W, C] -> prediction of the right view, disparity [BATCH, H, W] or None.
+        predict: left [TEST_BATCH, H, W, C] -> prediction of the right view, disparity [TEST_BATCH, H, W] or None.
         largest_shift: pixels, how far the trivial predictors may shift.
 
     Returns:
@@ -76,24 +76,24 @@ def evaluate_stereo(data: str, examples: Batch, predict: Predict, *, largest_shi
 
 
 def in_batches(function: Callable, *arrays: np.ndarray):
-    """Applies a function to BATCH examples at a time, the last ones repeated to fill the last batch.
+    """Applies a function to TEST_BATCH examples at a time, the last ones repeated to fill the last batch.
 
     Args:
-        function: arrays [BATCH, ...] -> array, or a tuple of arrays or None, each [BATCH, ...].
+        function: arrays [TEST_BATCH, ...] -> array, or a tuple of arrays or None, each [TEST_BATCH, ...].
         *arrays: [N, ...].
 
     Returns:
         What the function returns, for all N, as NumPy arrays.
     """
     count, parts = len(arrays[0]), []
-    for start in range(0, count, BATCH):
-        chosen = np.minimum(np.arange(start, start + BATCH), count - 1)
-        parts.append(jax.device_get(function(*(array[chosen] for array in arrays))))
+    for start in range(0, count, TEST_BATCH):
+        chosen = (filled(array[start : start + TEST_BATCH], TEST_BATCH) for array in arrays)
+        parts.append(jax.device_get(function(*chosen)))
     return jax.tree.map(lambda *batches: np.concatenate(batches)[:count], *parts)
 
 
 def _sum_in_batches(function: Callable, *arrays: np.ndarray) -> np.ndarray:
-    parts = (slice(start, start + BATCH) for start in range(0, len(arrays[0]), BATCH))
+    parts = (slice(start, start + TEST_BATCH) for start in range(0, len(arrays[0]), TEST_BATCH))
     return sum(np.asarray(function(*(array[part] for array in arrays)), np.float64) for part in parts)
 
 

@@ -10,6 +10,9 @@ from dfn_jax.report import Picture, Table
 Params = Any  # a pytree of float32 arrays
 Batch = Mapping[str, Any]  # arrays whose first axis is the example
 
+TEST_BATCH = 16  # examples that are measured at a time
+TEST_SEED = 2016  # of the examples that every run is tested on, whatever its own seed
+
 
 class TrainBatch(Protocol):
     """The batches to train on, a pure function of the step (and of the config's seed)."""

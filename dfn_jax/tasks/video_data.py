@@ -13,10 +13,8 @@ from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import Batch, TrainBatch
+from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, TrainBatch
 
-BATCH = 16  # sequences of a test batch
-TEST_SEED = 2016  # of the sequences that every run is tested on, whatever its own seed
 FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
 
 
@@ -25,9 +23,9 @@ class VideoData(NamedTuple):
 
     Attributes:
         train_batch: (step, rows) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
-        test_set: () -> what it is, in words, and its batches of at most BATCH sequences; on rendered highways also with
-            flow and visible (see `highway.video_batch`), of moving digits with overlap and bounce for each predicted
-            frame (see `moving_mnist.sequence_events`).
+        test_set: () -> what it is, in words, and its batches of at most TEST_BATCH sequences; on rendered highways also
+            with flow and visible (see `highway.video_batch`), of moving digits with overlap and bounce for each
+            predicted frame (see `moving_mnist.sequence_events`).
     """
 
     train_batch: TrainBatch
@@ -81,6 +79,8 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         loaded = digits.load_digits(source, folder, split)
         return jax.device_put(moving_mnist.shrink_digits(loaded, data.digit_size))
 
+    open_test_file = functools.cache(moving_mnist.open_test_file)  # It reads the whole file, for its hash.
+
     def draw(key: jax.Array, split: str, **options) -> Batch:
         size = tuple(data.image_size)
         return {"frames": moving_mnist.sequence_batch(key, pictures(split), image_size=size, **options)}
@@ -94,7 +94,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         published = Path(folder, moving_mnist.TEST_FILE) if source == "mnist" else None
         as_published = (*data.image_size, data.digit_size, count) == (64, 64, 28, 2) and frames <= 20
         if published and published.exists() and as_published:
-            sequences = moving_mnist.open_test_file(published)[: config.eval.examples, :frames]
+            sequences = open_test_file(published)[: config.eval.examples, :frames]
             words = f"{len(sequences)} sequences of the published test set, {published.name}"
             return words, ({"frames": unit_range(part[..., None])} for part in _batches(sequences))
         words = (
@@ -102,12 +102,13 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             f"from {_DIGITS[source]}"
         )
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 3)
-        options = {"batch_size": BATCH, "count": count, "frames": frames}
+        options = {"batch_size": TEST_BATCH, "count": count, "frames": frames}
+        test_digits = pictures("test")
 
         def examples(index: int) -> Batch:
             drawn_by = jax.random.fold_in(test_key, index)
             happening = moving_mnist.sequence_events(
-                drawn_by, pictures("test"), image_size=tuple(data.image_size), **options
+                drawn_by, test_digits, image_size=tuple(data.image_size), **options
             )
             predicted = {name: field[:, data.input_frames :] for name, field in happening.items()}
             return draw(drawn_by, "test", **options) | predicted
@@ -137,7 +138,7 @@ def _highway(config: ConfigDict) -> VideoData:
     def test_set() -> tuple[str, Iterator[Batch]]:
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 4)
         known, predicted = lengths(config, testing=True)
-        options = {"batch_size": BATCH, "frames": known + predicted, "flows": predicted}
+        options = {"batch_size": TEST_BATCH, "frames": known + predicted, "flows": predicted}
         words = f"{config.eval.examples} scenes of the highway renderer that training never sees"
         return words, _drawn(
             lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options), config
@@ -185,10 +186,10 @@ SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
 
 def _drawn(draw: Callable[[int], Batch], config: ConfigDict) -> Iterator[Batch]:
     """As many examples as asked for; batches are drawn whole, so that an example does not depend on the number."""
-    for start in range(0, config.eval.examples, BATCH):
-        batch = jax.device_get(draw(start // BATCH))
+    for start in range(0, config.eval.examples, TEST_BATCH):
+        batch = jax.device_get(draw(start // TEST_BATCH))
         yield {name: field[: config.eval.examples - start] for name, field in batch.items()}
 
 
 def _batches(sequences: np.ndarray) -> Iterator[np.ndarray]:
-    return (sequences[start : start + BATCH] for start in range(0, len(sequences), BATCH))
+    return (sequences[start : start + TEST_BATCH] for start in range(0, len(sequences), TEST_BATCH))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dfn_jax import metrics, visualize
+from dfn_jax.parallel import filled
 from dfn_jax.progress import progress
 from dfn_jax.report import Picture, Row, Table, comparison_table
 from dfn_jax.tasks.task import Batch, Evaluation
@@ -122,8 +123,8 @@ def _at_events(values: dict[str, np.ndarray], events: dict[str, np.ndarray]) -> 
 
 def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> Guess:
     """Fills up a batch to the size of the ones before, so that the last one needs no compilation of its own."""
-    chosen = np.minimum(np.arange(max(len(inputs), size)), len(inputs) - 1)
-    return jax.tree.map(lambda values: values[: len(inputs)], jax.device_get(predict(inputs[chosen])))
+    guess = jax.device_get(predict(filled(inputs, size)))
+    return jax.tree.map(lambda values: values[: len(inputs)], guess)
 
 
 @functools.partial(jax.jit, static_argnums=2)

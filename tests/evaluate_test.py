@@ -1,0 +1,41 @@
+"""Where results go, and which commit they are said to be of."""
+
+import subprocess
+
+import pytest
+
+from dfn_jax import evaluate
+from experiments import stereo
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "folder"),
+    [
+        ({}, {}, ""),
+        ({"eval.best": True, "eval.name": "pairs", "eval.dir": "/a"}, {}, ""),
+        ({}, {"eval.best": True}, "evaluations/best-True"),
+        ({"eval.best": True}, {"eval.best": False}, "evaluations/best-False"),
+        ({}, {"eval.examples": 3, "precision": "bfloat16"}, "evaluations/examples-3_bfloat16"),
+        ({}, {"eval.name": "pairs"}, "evaluations/pairs"),
+        ({"eval.name": "pairs", "eval.dir": "/a"}, {"eval.name": "", "eval.dir": ""}, "evaluations/highway"),
+        ({}, {"eval.name": "pairs", "eval.dir": "/a/test"}, "evaluations/test-"),
+    ],
+)
+def test_an_evaluation_on_the_runs_own_terms_is_the_runs_own(own, asked, folder, tmp_path):
+    config = stereo.get_config("smoke")
+    config.update_from_flattened_dict(own)
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    config.update_from_flattened_dict(asked)
+    found = str(evaluate._where(tmp_path, config))
+    assert found.startswith(folder) if folder.endswith("-") else found == (folder or ".")
+
+
+def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    for folder, commit in (("lib/dfn_jax", None), ("dfn_jax", head[:12])):
+        (tmp_path / folder).mkdir(parents=True)
+        monkeypatch.setattr(evaluate, "__file__", str(tmp_path / folder / "evaluate.py"))
+        assert evaluate.commit() == commit
