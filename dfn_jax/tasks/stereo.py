@@ -20,6 +20,8 @@ from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
 from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, Params, Task, TrainBatch
 
+# Flax modules whose fields are the entries of `config.model`, and dtype: of the left view [N, H, W, C] they make the
+# right one, or what `_prediction` and `_disparity` below take apart.
 NETWORKS = {
     "dfn": StereoDFN,
     "twin": StereoTwin,
@@ -43,11 +45,9 @@ def make_task(config: ConfigDict) -> Task:
     """
     _check(config)
     height, width = config.data.image_size
-    network = configs.choose("config.model.name", config.model.name, NETWORKS)(
-        taps=config.model.taps,
-        position_bias=config.model.position_bias,
-        dtype=configs.PRECISIONS[config.precision],
-    )
+    fields = config.model.to_dict()
+    network_class = configs.choose("config.model.name", fields.pop("name"), NETWORKS)
+    network = network_class(**fields, dtype=configs.PRECISIONS[config.precision])
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         return losses.mean_squared_error(_prediction(network.apply(params, batch["left"])), batch["right"])

@@ -1,6 +1,7 @@
 """Which sequences a config of video prediction trains and is tested on."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,8 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             "wanted 1 to 99, and for evaluation 0 for as many as in training"
         )
     source, folder = digits.choose_source(data.digits, data.dir)
+    if source == "drawn" != data.digits and jax.process_index() == 0:
+        print("no MNIST in config.data.dir or DFN_DATA: the digits are drawn by dfn_jax", file=sys.stderr, flush=True)
     data.digits = source  # The run's folder records it: going on without DFN_DATA is then an error, not other digits.
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
