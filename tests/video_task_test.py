@@ -164,6 +164,7 @@ def test_every_seed_is_tested_on_the_same_sequences():
         ({"data.target_frames": 2**40}, "config.data.target_frames is 1099511627776"),
         ({"data.input_frames": 2**31 - 1}, r"below 2\*\*30"),
         ({"model.kernel_size": 4}, "must be odd"),
+        ({"model.name": "twin", "model.refinement": 8}, "the twin has no filtered frame"),
         ({"model.name": "unet"}, "choose one of: dfn, twin"),
         ({"model.name": "lstm"}, "config.model has no 'patch'; take the presets fc_lstm and conv_lstm"),
         ({"model.name": "cdna"}, "config.model has no 'masks'; take the preset cdna"),

@@ -155,4 +155,8 @@ def _check_recurrent(config: ConfigDict) -> None:
             "data.input_frames": config.model.window,
         },
     )
+    if config.model.name == "twin" and config.model.refinement:
+        raise InputError(
+            f"config.model.refinement is {config.model.refinement}, but the twin has no filtered frame; it must be 0"
+        )
     _check_odd(config)
