@@ -63,44 +63,23 @@ def evaluate_video(
     Returns:
         Metrics, pictures and a table.
     """
-    measured: dict[str, list[np.ndarray]] = {}
-    flow_errors: dict[str, list[dict]] = {}
-    events: dict[str, list[np.ndarray]] = {}
+    parts: list[Measured] = []
     shown: list[tuple] = []
     for batch in progress(batches, desc="evaluating", unit="batch", leave=False):
-        frames = batch["frames"]
-        inputs, targets = frames[:, :known], frames[:, known:]
-        prediction, flow, entropy = _predict_full(predict, inputs, size=len(shown[0][0]) if shown else 0)
-        still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
-        rivals = {
-            prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(RIVALS.values(), still, strict=True)
-        }
-        for prefix, guess in {"": prediction, **rivals}.items():
-            for name, values in jax.device_get(_frame_metrics(guess, targets, probabilities)).items():
-                measured.setdefault(prefix + name, []).append(values)
-        if probabilities:
-            measured.setdefault("target_entropy_nats", []).append(jax.device_get(metrics.target_entropy_nats(targets)))
-        if entropy is not None:
-            measured.setdefault("filter_entropy_nats", []).append(entropy)
-        for event in EVENTS.keys() & batch.keys():
-            events.setdefault(event, []).append(batch[event])
-        if "flow" in batch and flow is not None:
-            guesses = {"": flow, **{prefix: np.zeros_like(flow) for prefix in ZERO_FLOW.values()}}
-            masks = {"": np.ones_like(batch["visible"]), "_noc": batch["visible"]}
-            for (prefix, guess), (suffix, mask) in ((g, m) for g in guesses.items() for m in masks.items()):
-                errors = jax.device_get(metrics.flow_errors(guess, batch["flow"], mask))
-                flow_errors.setdefault(f"{prefix}flow_{{}}{suffix}", []).append(errors)
-        if sum(len(part[0]) for part in shown) < MOVIES_SHOWN:
-            shown.append((frames, prediction, flow, batch.get("flow")))
-    values = {name: np.concatenate(parts) for name, parts in measured.items()}
-    per_frame = {name: parts.mean(axis=0, dtype=np.float64) for name, parts in values.items()}
-    results = {name: float(values.mean()) for name, values in per_frame.items()}
+        guess = _predict_full(predict, batch["frames"][:, :known], size=len(shown[0][0]) if shown else 0)
+        parts.append(_measure(batch, guess, known, probabilities))
+        if sum(len(frames) for frames, *_ in shown) < MOVIES_SHOWN:
+            shown.append((batch["frames"], guess.frames, guess.flow, batch.get("flow")))
+    measured = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    values = measured.values
+    per_frame = {name: found.mean(axis=0, dtype=np.float64) for name, found in values.items()}
+    results = {name: float(curve.mean()) for name, curve in per_frame.items()}
     curves = {f"{name}_curve": curve.tolist() for name, curve in per_frame.items()}
     curves |= {f"{n}_ci95": metrics.confidence_interval(values[n].mean(axis=1)) for n in MEASURES if n in values}
-    results |= _at_events(values, {name: np.concatenate(parts) for name, parts in events.items()})
-    for name, parts in flow_errors.items():
-        means = metrics.mean_over_valid(jax.tree.map(lambda *values: np.concatenate(values), *parts))
-        results |= {name.format(measure): value for measure, value in means.items()}
+    results |= _at_events(values, measured.events)
+    for (prefix, suffix), errors in measured.flow_errors.items():
+        means = metrics.mean_over_valid(errors)
+        results |= {f"{prefix}flow_{name}{suffix}": value for name, value in means.items()}
     examples = [None if part[0] is None else np.concatenate(part)[:MOVIES_SHOWN] for part in zip(*shown, strict=True)]
     return Evaluation(
         data,
@@ -108,6 +87,48 @@ def evaluate_video(
         results | curves,
         [*_pictures(*examples, known, largest_flow), _curve(per_frame, probabilities), *_tables(results, data)],
     )
+
+
+class Measured(NamedTuple):
+    """What is measured of a batch.
+
+    Attributes:
+        values: [N, F] of each metric, the trivial predictors' with their prefix.
+        flow_errors: sums of `metrics.flow_errors`, by prefix (whose flow) and suffix (over which pixels).
+        events: [N, F] bool, whether each event happens.
+    """
+
+    values: dict[str, np.ndarray]
+    flow_errors: dict[tuple[str, str], dict[str, np.ndarray]]
+    events: dict[str, np.ndarray]
+
+
+def _measure(batch: Batch, guess: Guess, known: int, probabilities: bool) -> Measured:
+    inputs, targets = batch["frames"][:, :known], batch["frames"][:, known:]
+    still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
+    rivals = {
+        prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(RIVALS.values(), still, strict=True)
+    }
+    values = {
+        prefix + name: found
+        for prefix, frames in {"": guess.frames, **rivals}.items()
+        for name, found in _frame_metrics(frames, targets, probabilities).items()
+    }
+    if probabilities:
+        values["target_entropy_nats"] = metrics.target_entropy_nats(targets)
+    if guess.entropy is not None:
+        values["filter_entropy_nats"] = guess.entropy
+    flow_errors = {}
+    if "flow" in batch and guess.flow is not None:
+        flows = {"": guess.flow, **{prefix: np.zeros_like(guess.flow) for prefix in ZERO_FLOW.values()}}
+        masks = {"": np.ones_like(batch["visible"]), "_noc": batch["visible"]}
+        flow_errors = {
+            (prefix, suffix): metrics.flow_errors(flow, batch["flow"], mask)
+            for prefix, flow in flows.items()
+            for suffix, mask in masks.items()
+        }
+    events = {event: batch[event] for event in EVENTS if event in batch}
+    return jax.device_get(Measured(values, flow_errors, events))
 
 
 def _at_events(values: dict[str, np.ndarray], events: dict[str, np.ndarray]) -> dict[str, float]:
