@@ -137,16 +137,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         Records(workdir, writing=first) as records,
         Watchdog(records.tell) as watchdog,
     ):
-        state = _place_state(task, config, mesh)
-        if checkpoints.any():
-            state = checkpoints.restore(state)
-        elif first and read_records(workdir / "metrics.jsonl"):
-            tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
+        state = _begin(_place_state(task, config, mesh), steps, workdir, checkpoints, records)
         start = int(state.step)
-        checkpoints.set_aside_after(start)
-        records.drop_after(start)
-        if 0 < start < steps and first:
-            tqdm.write(f"going on from step {start}")
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
@@ -185,6 +177,21 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
     return parallel.to_host(state)
+
+
+def _begin(state: TrainState, steps: int, workdir: Path, checkpoints: Checkpoints, records: Records) -> TrainState:
+    """The state of the newest checkpoint, or the given one; what was saved and recorded after it is put away."""
+    first = processes.is_first()
+    if checkpoints.any():
+        state = checkpoints.restore(state)
+    elif first and read_records(workdir / "metrics.jsonl"):
+        tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
+    start = int(state.step)
+    checkpoints.set_aside_after(start)
+    records.drop_after(start)
+    if 0 < start < steps and first:
+        tqdm.write(f"going on from step {start}")
+    return state
 
 
 @contextlib.contextmanager
