@@ -69,12 +69,30 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
     command = ["python", "launch.py", *arguments(name, row, protocol, seed), *extra]
     path = workdir / "record.json"
     if path.exists():
-        record = _read(path)
+        record = read(path)
         if record["command"] != shlex.join(command):
             raise InputError(f"{workdir} was run by another command, {record['command']}; remove it to run again")
         print(f"{row.name}, seed {seed}: done before, in {workdir}")
         return record
-    process = subprocess.Popen([sys.executable, *command[1:], f"--workdir={workdir}"], cwd=ROOT)
+    launched(command[2:], workdir)
+    results = read(workdir / "results.json")
+    record = {"row": row.preset, "protocol": protocol, "command": shlex.join(command), **results}
+    write_whole(path, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def launched(arguments: list[str], workdir: Path) -> None:
+    """Runs `launch.py` in a process of its own.
+
+    Args:
+        arguments: of it.
+        workdir: of the run.
+
+    Raises:
+        InputError: it failed.
+        PreemptedError: it was asked to end; its state is saved.
+    """
+    process = subprocess.Popen([sys.executable, "launch.py", *arguments, f"--workdir={workdir}"], cwd=ROOT)
     try:
         code = process.wait()
     except PreemptedError:
@@ -82,13 +100,9 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
         process.wait()
         raise
     if code == PREEMPTED:
-        raise PreemptedError(f"{row.name} was asked to end, and is saved; the same command goes on")
+        raise PreemptedError(f"the run in {workdir} was asked to end, and is saved; the same command goes on")
     if code:
         raise InputError(f"launch.py ended with exit code {code}; why is told above")
-    results = _read(workdir / "results.json")
-    record = {"row": row.preset, "protocol": protocol, "command": shlex.join(command), **results}
-    write_whole(path, json.dumps(record, indent=2) + "\n")
-    return record
 
 
 def merged(before: list[Record], new: list[Record]) -> list[Record]:
@@ -123,7 +137,7 @@ def markdown(table: Table, records: list[Record]) -> str:
             next((r[line.metric] for r in records if r["protocol"] == p and line.metric in r), None) for p in PROTOCOLS
         ]
         lines.append(
-            f"| {line.name} | – | {line.published} | {' | '.join('–' if v is None else _figure(v) for v in found)} |"
+            f"| {line.name} | – | {line.published} | {' | '.join('–' if v is None else figure(v) for v in found)} |"
         )
     recipes = {"full": "Full recipe: each row by its published one", "short": f"Short protocol: {table.short_name}"}
     for protocol, recipe in recipes.items():
@@ -138,17 +152,18 @@ def _measured(records: list[Record], metric: str) -> str:
     if not values:
         return "not run"
     mean = sum(values) / len(values)
-    text = _figure(mean)
+    text = figure(mean)
     if len(values) > 1:
         spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
         places = len(text.partition(".")[2])
         return f"{text} ± {spread:.{places}f} ({len(values)} seeds)"
     if interval := records[0].get(f"{metric}_ci95"):
-        text += f" ({' to '.join(map(_figure, interval))})"
+        text += f" ({' to '.join(map(figure, interval))})"
     return text
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A number as the tables show it."""
     return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
 
 
@@ -180,10 +195,15 @@ def records(name: str) -> list[Record]:
     Raises:
         InputError: it cannot be read.
     """
-    return _read(RESULTS / f"{name}.json") if (RESULTS / f"{name}.json").exists() else []
+    return read(RESULTS / f"{name}.json") if (RESULTS / f"{name}.json").exists() else []
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
+    """Reads a record, or several.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     try:
         return json.loads(path.read_text())
     except ValueError as error:

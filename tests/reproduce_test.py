@@ -11,7 +11,7 @@ import pytest
 
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
-from experiments import reproduce, steerable
+from experiments import quick, reproduce, steerable
 from experiments.reproduce import README, ROOT, TABLES
 from tests.experiments_test import get_config
 
@@ -25,7 +25,23 @@ def test_rows_have_the_parameters_that_the_table_says(name, monkeypatch):
 
 
 def test_the_readme_says_what_the_records_say():
-    assert reproduce.with_tables(README.read_text(), reproduce.recorded_tables()) == README.read_text()
+    tables = reproduce.recorded_tables() | {"quick": quick.table()}
+    assert reproduce.with_tables(README.read_text(), tables) == README.read_text()
+
+
+@pytest.mark.parametrize("name", quick.RUNS)
+def test_records_of_quick_runs_are_of_these_commands(name):
+    record = reproduce.read(reproduce.RESULTS / f"{name}.json")
+    assert shlex.split(record["command"]) == ["python", "launch.py", *quick.RUNS[name].arguments]
+    assert all(math.isfinite(record[shown.metric]) for shown in quick.RUNS[name].figures)
+
+
+def test_what_is_worse_than_a_trivial_predictor_is_called_so():
+    error, psnr = quick.Figure("a", "error", "b", "rival"), quick.Figure("a", "PSNR", "b", "rival", higher=True)
+    assert quick._cells(error, {"a": 1.0, "b": 2.0}) == ["1.00", "2.00 (rival)"]
+    assert quick._cells(error, {"a": 3.0, "b": 2.0}) == ["3.00, **worse**", "2.00 (rival)"]
+    assert quick._cells(psnr, {"a": 1.0, "b": 2.0}) == ["1.00, **worse**", "2.00 (rival)"]
+    assert quick._cells(error._replace(rival=""), {"a": 0.05}) == ["0.0500", "–"]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -1,0 +1,214 @@
+"""Runs every experiment's preset `quick`, on embedded and on real data; writes results/ and the README's first table.
+
+    python -m experiments.quick [--data=FOLDER]
+
+FOLDER (by default the environment variable DFN_DATA) holds `highway_video`, `kitti_odometry` with the sequences seq1
+and seq2, `kitti_2015` and `train400_gray`; without it, what needs them keeps its records. Ten minutes on two CPU cores
+at their best. A run that is there already is not run again (remove its folder below `workdirs/quick/` for that).
+"""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import app, flags
+
+from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from dfn_jax.files import write_whole
+from experiments.reproduce import README, RESULTS, ROOT, Record, figure, launched, read, with_tables
+
+DATA = "FOLDER"  # in a run's arguments: where the real data are
+
+
+class Figure(NamedTuple):
+    """A number that a run is judged by.
+
+    Attributes:
+        metric: of `results.json`.
+        words: for it.
+        rival: metric of a trivial predictor on the same examples; empty where there is none.
+        rival_words: for that.
+        higher: whether more is better.
+    """
+
+    metric: str
+    words: str
+    rival: str = ""
+    rival_words: str = ""
+    higher: bool = False
+
+
+class Run(NamedTuple):
+    """One run of `launch.py`.
+
+    Attributes:
+        what: is run, in words.
+        arguments: of `launch.py`.
+        figures: that the table shows.
+        of: the run whose network is evaluated; empty where the run trains its own.
+    """
+
+    what: str
+    arguments: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    of: str = ""
+
+
+_VIDEO_ERROR = Figure(
+    "mse_per_frame", "squared error, summed over the frame", "baseline_last_frame_mse_per_frame", "last frame"
+)
+_VIDEO_PSNR = Figure("psnr", "PSNR, dB (more is better)", "baseline_last_frame_psnr", "last frame", higher=True)
+_STEREO_ERROR = Figure(
+    "mse_per_image", "squared error, summed over the image", "baseline_row_shift_mse_per_image", "best shift per row"
+)
+_DISPARITY = Figure(
+    "disparity_epe_noc",
+    "disparity error where both cameras see, px",
+    "baseline_row_shift_disparity_epe_noc",
+    "best shift per row",
+)
+_ON_KITTI = (
+    "--config=experiments/stereo.py:quick",
+    "--config.data.name=pairs",
+    f"--config.data.dir={DATA}/kitti_odometry",
+    "--config.data.test_sequences=('seq2',)",
+)
+RUNS = {
+    "stereo_quick": Run("stereo", ("--config=experiments/stereo.py:quick",), (_STEREO_ERROR, _DISPARITY)),
+    "stereo_kitti_odometry": Run("stereo, trained on 51 KITTI pairs", _ON_KITTI, (_STEREO_ERROR,)),
+    "stereo_kitti_2015": Run(
+        "the same network",
+        (*_ON_KITTI, "--mode=evaluate", "--config.eval.name=pairs", f"--config.eval.dir={DATA}/kitti_2015"),
+        (_STEREO_ERROR, _DISPARITY),
+        of="stereo_kitti_odometry",
+    ),
+    "moving_mnist_quick": Run(
+        "Moving MNIST: one digit, 32x32, 4 + 4 frames",
+        ("--config=experiments/moving_mnist.py:quick", "--config.data.digits=drawn"),
+        (
+            Figure(
+                "bce_nats_per_frame",
+                "cross-entropy, nats per frame",
+                "baseline_mean_frame_bce_nats_per_frame",
+                "mean frame",
+            ),
+            Figure("ssim", "SSIM (more is better)", "baseline_last_frame_ssim", "last frame", higher=True),
+        ),
+    ),
+    "highway_quick": Run(
+        "highway: 32x32, 3 + 3 frames",
+        ("--config=experiments/highway.py:quick",),
+        (
+            _VIDEO_ERROR,
+            Figure(
+                "flow_epe_noc",
+                "flow error of what was seen before, px",
+                "baseline_zero_flow_flow_epe_noc",
+                "no motion",
+            ),
+        ),
+    ),
+    "highway_quick_real_video": Run(
+        "the same network, which has only seen rendered scenes",
+        (
+            "--config=experiments/highway.py:quick",
+            "--mode=evaluate",
+            "--config.eval.name=video",
+            f"--config.eval.dir={DATA}/highway_video",
+        ),
+        (_VIDEO_ERROR, _VIDEO_PSNR),
+        of="highway_quick",
+    ),
+    "highway_quick_trained_on_real_video": Run(
+        "highway, trained on that video",
+        (
+            "--config=experiments/highway.py:quick",
+            "--config.data.name=video",
+            f"--config.data.dir={DATA}/highway_video",
+        ),
+        (_VIDEO_ERROR, _VIDEO_PSNR),
+    ),
+    "steerable_quick": Run(
+        "steerable filters",
+        (
+            "--config=experiments/steerable.py:quick",
+            "--config.eval.name=images",
+            f"--config.eval.dir={DATA}/train400_gray",
+        ),
+        (Figure("filter_relative_error", "relative error of the filters, 64 unseen angles"),),
+    ),
+}
+
+
+def run(name: str, folder: str) -> Record:
+    """Runs one, or reads what it reached before.
+
+    Args:
+        name: in `RUNS`.
+        folder: where the real data are.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: the run failed.
+    """
+    chosen = RUNS[name]
+    workdir = ROOT / "workdirs" / "quick" / (chosen.of or name)
+    found = "evaluations/*/results.json" if chosen.of else "results.json"
+    if not any(workdir.glob(found)):
+        launched([argument.replace(DATA, folder) for argument in chosen.arguments], workdir)
+    (results,) = workdir.glob(found)
+    return {"command": shlex.join(["python", "launch.py", *chosen.arguments]), **read(results)}
+
+
+def table() -> str:
+    """The README's table, from the records in `results/`.
+
+    Raises:
+        InputError: a record is missing or damaged.
+    """
+    lines = [
+        "| preset `quick` of | measured on | figure | this network | best trivial predictor | training, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, chosen in RUNS.items():
+        record = read(RESULTS / f"{name}.json")
+        first = [chosen.what, record["data"]], ["–" if chosen.of else f"{record['training_time_s']:.0f}"]
+        for index, shown in enumerate(chosen.figures):
+            (begin, end) = first if index == 0 else (["", ""], [""])
+            lines.append("| " + " | ".join([*begin, shown.words, *_cells(shown, record), *end]) + " |")
+    return "\n".join(lines)
+
+
+def _cells(shown: Figure, record: Record) -> list[str]:
+    """What the network reached, and a trivial predictor."""
+    value = record[shown.metric]
+    if not shown.rival:
+        return [figure(value), "–"]
+    rival = record[shown.rival]
+    lost = value < rival if shown.higher else value > rival
+    return [f"{figure(value)}, **worse**" if lost else figure(value), f"{figure(rival)} ({shown.rival_words})"]
+
+
+def main(_: list[str]) -> None:
+    """Runs what the flags say; exit code 1 where a run failed, 75 where SIGTERM ended one."""
+    preempt_on_sigterm()
+    with told_in_one_line("quick"):
+        folder = flags.FLAGS.data or os.environ.get("DFN_DATA", "")
+        with_tables(README.read_text(), {"quick": ""})  # What cannot be written later is told now.
+        for name, chosen in RUNS.items():
+            if not folder and any(DATA in argument for argument in chosen.arguments):
+                print(f"{name} needs real data: give --data=FOLDER; its record stays")
+                continue
+            record = run(name, str(Path(folder).resolve()))
+            write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
+        write_whole(README, with_tables(README.read_text(), {"quick": table()}))
+        print(table())
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data", "", "folder of the real data")
+    app.run(main)
