@@ -1,7 +1,9 @@
 """Timing that others on the machine disturb little: competitors take turns, and the median of each counts."""
 
+import importlib.metadata
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,7 @@ def write_rows(rows: list[dict], path: str | None) -> None:
     for line in (list(rows[0]), *texts):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     if path:
-        origin = {"hardware": hardware(), "versions": versions(), "commit": commit()}
+        rival = {"torch": importlib.metadata.version("torch")} if "torch" in sys.modules else {}
+        origin = {"hardware": hardware(), "versions": versions() | rival, "commit": commit()}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps([row | origin for row in rows], indent=2) + "\n")

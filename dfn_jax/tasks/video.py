@@ -59,7 +59,6 @@ def make_task(config: ConfigDict) -> Task:
             *tested.test_set(),
             lambda frames: predict(params, frames),
             known=known,
-            largest_flow=network.largest_flow,
             probabilities=config.loss == "binary_cross_entropy",
         ),
         loss_name=loss_name,

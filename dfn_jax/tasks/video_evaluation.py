@@ -14,6 +14,7 @@ from dfn_jax.report import Picture, Row, Table, comparison_table
 from dfn_jax.tasks.task import Batch, Evaluation
 
 STRIPS_SHOWN, MOVIES_SHOWN, FLOWS_SHOWN = 4, 6, 3
+FULL_COLOUR_PERCENTILE = 85  # of the lengths of the flows in a picture; at the borders of small images many are long
 STRIP_WIDTH = 1200  # pixels, about
 MEASURES = {
     "bce_nats_per_frame": ("cross-entropy, nats a frame", "lower"),
@@ -46,7 +47,7 @@ Predict = Callable[[np.ndarray], Guess]  # from the known frames
 
 
 def evaluate_video(
-    data: str, batches: Iterator[Batch], predict: Predict, *, known: int, largest_flow: int, probabilities: bool
+    data: str, batches: Iterator[Batch], predict: Predict, *, known: int, probabilities: bool
 ) -> Evaluation:
     """Measures a video network and the trivial predictors on the same sequences, batch by batch.
 
@@ -57,7 +58,6 @@ def evaluate_video(
             overlap and bounce, [N, F] bool.
         predict: known frames -> Guess.
         known: how many of the frames the predictors may see.
-        largest_flow: pixels, drawn in full colour.
         probabilities: whether pixels are probabilities, so that their cross-entropy says something.
 
     Returns:
@@ -85,7 +85,7 @@ def evaluate_video(
         data,
         _headline(results, data),
         results | curves,
-        [*_pictures(*examples, known, largest_flow), _curve(per_frame, probabilities), *_tables(results, data)],
+        [*_pictures(*examples, known), _curve(per_frame, probabilities), *_tables(results, data)],
     )
 
 
@@ -223,7 +223,6 @@ def _pictures(
     flow: np.ndarray | None,
     truth: np.ndarray | None,
     known: int,
-    largest: int,
 ) -> list[Picture]:
     """A movie of the first sequences, their frames in strips, and the motion in their filters."""
     real, guessed = visualize.images_to_rgb(frames), visualize.images_to_rgb(prediction)
@@ -231,7 +230,7 @@ def _pictures(
     if flow is not None:
         shown = slice(FLOWS_SHOWN)
         true = None if truth is None else truth[shown]
-        pictures.append(_flows(real[shown], guessed[shown], flow[shown], true, known, largest))
+        pictures.append(_flows(real[shown], guessed[shown], flow[shown], true, known))
     return pictures
 
 
@@ -265,10 +264,9 @@ def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
     return Picture("strips", "What comes next", visualize.to_png(panel), caption, wide=True)
 
 
-def _flows(
-    real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.ndarray | None, known: int, largest: int
-) -> Picture:
+def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.ndarray | None, known: int) -> Picture:
     """Frame before, filters as flow, predicted frame and real one, for the first and the last prediction."""
+    largest = _full_colour(flow, truth)
     times = sorted({0, flow.shape[1] - 1})
     rows, titles = [], []
     for example in range(len(real)):
@@ -292,6 +290,13 @@ def _flows(
     )
     caption = (
         "Where each pixel of the prediction was fetched from: the hue is the direction, white is no motion, full "
-        f"colour {largest} px, as in the wheel."
+        f"colour {largest:g} px, as in the wheel."
     )
     return Picture("flow", "What the filters do", visualize.to_png(panel), caption, wide=True)
+
+
+def _full_colour(*flows: np.ndarray | None) -> float:
+    """Pixels that are drawn in full colour: a length that most flows stay below, rounded to one digit."""
+    lengths = [np.linalg.norm(flow, axis=-1).ravel() for flow in flows if flow is not None]
+    longest = float(np.percentile(np.concatenate(lengths), FULL_COLOUR_PERCENTILE))
+    return float(f"{max(longest, 0.1):.0e}")

@@ -25,13 +25,11 @@ class VideoNetwork(NamedTuple):
         init: key -> parameters.
         rollout: (parameters, frames [N, T, H, W, C], horizon) -> Predicted, that many frames.
         flow: filters [..., K] -> [..., 2] in pixels, of the networks that have filters.
-        largest_flow: that their filters can tell, pixels.
     """
 
     init: Callable[[Array], Params]
     rollout: Callable[[Params, Array, int], Predicted]
     flow: Callable[[Array], Array] | None = None
-    largest_flow: int = 0
 
 
 def make_network(config: ConfigDict) -> VideoNetwork:
@@ -72,7 +70,6 @@ def _recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **o
             network, params, frames, horizon=horizon, rematerialise=model.rematerialise
         ),
         lambda filters: ops.expected_displacement(filters, model.kernel_size),
-        model.kernel_size // 2,
     )
 
 
