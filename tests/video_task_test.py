@@ -40,7 +40,7 @@ def test_errors_are_told_for_what_happens_in_the_frames(batches):
     random = np.random.default_rng(1)
     for batch in batches:
         batch |= {name: random.random((len(batch["frames"]), AHEAD)) < 0.4 for name in ("overlap", "bounce")}
-    evaluation = evaluate_video("noise", iter(batches), halfway, known=KNOWN, probabilities=True)
+    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, probabilities=True)
     frames, overlap, bounce = (np.concatenate([b[name] for b in batches]) for name in ("frames", "overlap", "bounce"))
     errors = ((frames[:, KNOWN - 1 : KNOWN] / 2 - frames[:, KNOWN:]).astype(np.float64) ** 2).sum((2, 3, 4))
     for event, mask in {"overlap": overlap, "bounce": bounce, "neither": ~overlap & ~bounce}.items():
@@ -59,7 +59,7 @@ def test_errors_are_told_for_what_happens_in_the_frames(batches):
 
 def test_metrics(batches):
     frames, flow, visible = (np.concatenate([batch[name] for batch in batches]) for name in batches[0])
-    found = evaluate_video("noise", iter(batches), halfway, known=KNOWN, probabilities=True).metrics
+    found = evaluate_video("noise", batches, halfway, known=KNOWN, probabilities=True).metrics
     target, last, mean = frames[:, KNOWN:], frames[:, KNOWN - 1 : KNOWN], frames[:, :KNOWN].mean(1, keepdims=True)
     guesses = {"": last / 2, "baseline_last_frame_": last, "baseline_mean_frame_": mean}
     for prefix, guess in guesses.items():
@@ -81,7 +81,7 @@ def test_metrics(batches):
 
 
 def test_pictures_and_words(batches):
-    evaluation = evaluate_video("noise", iter(batches), halfway, known=KNOWN, probabilities=False)
+    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, probabilities=False)
     pictures = {section.name: section.kind for section in evaluation.sections if hasattr(section, "kind")}
     assert pictures == {"movie": "gif", "strips": "png", "flow": "png", "per_frame": "png"}
     assert "bce_nats_per_frame" not in evaluation.metrics
@@ -91,9 +91,7 @@ def test_pictures_and_words(batches):
     assert "full colour 2 px" in next(s.caption for s in evaluation.sections if s.name == "flow")
 
     without = [{"frames": batch["frames"]} for batch in batches]
-    evaluation = evaluate_video(
-        "noise", iter(without), lambda f: Guess(halfway(f).frames), known=KNOWN, probabilities=False
-    )
+    evaluation = evaluate_video("noise", without, lambda f: Guess(halfway(f).frames), known=KNOWN, probabilities=False)
     assert not any("flow" in name for name in evaluation.metrics)
     assert [s.name for s in evaluation.sections if hasattr(s, "kind")] == ["movie", "strips", "per_frame"]
 
@@ -108,6 +106,7 @@ def mnist_config(**changes):
 def test_moving_mnist_is_tested_on_as_many_sequences_as_asked_for():
     config = mnist_config(**{"eval.examples": 21, "eval.digit_count": 3, "eval.target_frames": 5})
     words, found = video_data(config, "moving_mnist").test_set()
+    assert len(found) == 2, "the progress bar's total"
     assert [batch["frames"].shape for batch in found] == [(16, 7, 16, 16, 1), (5, 7, 16, 16, 1)]
     assert "21 sequences of 3 moving digits" in words
     assert "not MNIST" in words

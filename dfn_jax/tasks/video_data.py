@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class VideoData(NamedTuple):
     """
 
     train_batch: TrainBatch
-    test_set: Callable[[], tuple[str, Iterator[Batch]]]
+    test_set: Callable[[], tuple[str, Sequence[Batch]]]
 
 
 def video_data(config: ConfigDict, name: str) -> VideoData:
@@ -92,14 +92,14 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         options = {"batch_size": config.train.batch_size, "count": data.digit_count, "frames": sum(lengths(config))}
         return draw(jax.random.fold_in(key, step), "train", rows=rows, **options)
 
-    def test_set() -> tuple[str, Iterator[Batch]]:
+    def test_set() -> tuple[str, Sequence[Batch]]:
         count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
         published = Path(folder, moving_mnist.TEST_FILE) if source == "mnist" else None
         as_published = (*data.image_size, data.digit_size, count) == (64, 64, 28, 2) and frames <= 20
         if published and published.exists() and as_published:
             sequences = open_test_file(published)[: config.eval.examples, :frames]
             words = f"{len(sequences)} sequences of the published test set, {published.name}"
-            return words, ({"frames": unit_range(part[..., None])} for part in _batches(sequences))
+            return words, _in_batches(sequences[..., None])
         words = (
             f"{config.eval.examples} sequences of {count} moving digit{'s' * (count > 1)}, generated with a fixed seed "
             f"from {_DIGITS[source]}"
@@ -116,7 +116,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             predicted = {name: field[:, data.input_frames :] for name, field in happening.items()}
             return draw(drawn_by, "test", **options) | predicted
 
-        return words, _drawn(examples, config)
+        return words, _Batches(config.eval.examples, examples)
 
     return VideoData(train_batch, test_set)
 
@@ -138,13 +138,14 @@ def _highway(config: ConfigDict) -> VideoData:
         options = {"batch_size": config.train.batch_size, "frames": sum(lengths(config))}
         return highway.video_batch(jax.random.fold_in(key, step), rows=rows, **size, **options)
 
-    def test_set() -> tuple[str, Iterator[Batch]]:
+    def test_set() -> tuple[str, Sequence[Batch]]:
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 4)
         known, predicted = lengths(config, testing=True)
         options = {"batch_size": TEST_BATCH, "frames": known + predicted, "flows": predicted}
         words = f"{config.eval.examples} scenes of the highway renderer that training never sees"
-        return words, _drawn(
-            lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options), config
+        return words, _Batches(
+            config.eval.examples,
+            lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options),
         )
 
     return VideoData(train_batch, test_set)
@@ -169,7 +170,7 @@ def _video(config: ConfigDict) -> VideoData:
         options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
         return {"frames": video.segment_batch(found, step, rows=rows, **options)}
 
-    def test_set() -> tuple[str, Iterator[Batch]]:
+    def test_set() -> tuple[str, Sequence[Batch]]:
         length = sum(lengths(config, testing=True))
         folder = config.eval.dir or config.data.dir
         _, test = parts(folder, 1.0 if config.eval.dir else config.data.test_fraction)
@@ -179,7 +180,7 @@ def _video(config: ConfigDict) -> VideoData:
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
         words += "" if config.eval.dir else ", the end of each clip, which training never sees"
-        return words, ({"frames": unit_range(part)} for part in _batches(sequences))
+        return words, _in_batches(sequences)
 
     return VideoData(train_batch, test_set)
 
@@ -187,12 +188,22 @@ def _video(config: ConfigDict) -> VideoData:
 SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
 
 
-def _drawn(draw: Callable[[int], Batch], config: ConfigDict) -> Iterator[Batch]:
-    """As many examples as asked for; batches are drawn whole, so that an example does not depend on the number."""
-    for start in range(0, config.eval.examples, TEST_BATCH):
-        batch = jax.device_get(draw(start // TEST_BATCH))
-        yield {name: field[: config.eval.examples - start] for name, field in batch.items()}
+class _Batches(Sequence[Batch]):
+    """As many examples as asked for, in batches of TEST_BATCH that are made when they are looked at."""
+
+    def __init__(self, examples: int, make: Callable[[int], Batch]):
+        self._examples, self._make = examples, make
+
+    def __len__(self) -> int:
+        return -(-self._examples // TEST_BATCH)
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= len(self):
+            raise IndexError(index)
+        batch = jax.device_get(self._make(index))  # whole, so that an example does not depend on their number
+        return {name: field[: self._examples - TEST_BATCH * index] for name, field in batch.items()}
 
 
-def _batches(sequences: np.ndarray) -> Iterator[np.ndarray]:
-    return (sequences[start : start + TEST_BATCH] for start in range(0, len(sequences), TEST_BATCH))
+def _in_batches(sequences: np.ndarray) -> Sequence[Batch]:
+    """Batches of sequences [N, T, H, W, C] uint8."""
+    return _Batches(len(sequences), lambda index: {"frames": unit_range(sequences[TEST_BATCH * index :][:TEST_BATCH])})

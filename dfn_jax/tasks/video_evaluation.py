@@ -1,7 +1,7 @@
 """What a video network reached: its metrics, frame by frame, beside two trivial predictors, and pictures that move."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ Predict = Callable[[np.ndarray], Guess]  # from the known frames
 
 
 def evaluate_video(
-    data: str, batches: Iterator[Batch], predict: Predict, *, known: int, probabilities: bool
+    data: str, batches: Sequence[Batch], predict: Predict, *, known: int, probabilities: bool
 ) -> Evaluation:
     """Measures a video network and the trivial predictors on the same sequences, batch by batch.
 
