@@ -27,8 +27,8 @@ def main(_: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from dfn_jax import experiment, processes
-    from dfn_jax.evaluate import hardware
     from dfn_jax.files import keep_compiled_programs
+    from dfn_jax.provenance import hardware
 
     if CACHE.value:
         keep_compiled_programs()
@@ -57,13 +57,17 @@ def main(_: list[str]) -> None:
 
 def parse(arguments: list[str]) -> list[str]:
     """Parses the flags, the config file among them; what is wrong with them becomes an InputError."""
+    # In place: the flags of a config's entries look for the config's file there.
+    for name in ("--config", "--pretrained"):
+        for place, word in enumerate(arguments[:-1]):
+            if word in (name, name[1:]):
+                arguments[place : place + 2] = [f"{name}={arguments[place + 1]}"]
     given = dict(word.split("=", 1) for word in arguments if word.startswith(("--config=", "--pretrained=")))
     if "--config" not in given and "--pretrained" in given:
-        from dfn_jax import pretrained
+        from dfn_jax.pretrained import recipe
 
-        config, _, _ = pretrained.load(given["--pretrained"])
-        recipe = Path(__file__).parent / "experiments" / f"{config.experiment}.py:{config.preset}"
-        arguments.insert(1, f"--config={recipe}")  # In place: the flags of a config's entries look for it there.
+        recipe.get_config(given["--pretrained"])  # What is wrong with it is told in its own words.
+        arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
     elif "--config" in given and not Path(file := given["--config"].partition(":")[0]).is_file():
         raise InputError(f"there is no file {file}; wanted a config, such as experiments/stereo.py:quick")
     try:
@@ -72,6 +76,8 @@ def parse(arguments: list[str]) -> list[str]:
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         if isinstance(error, KeyError | AttributeError):  # of an entry that the config has not
             which = " ".join(str(error.args[0]).split())
+            if "get_config" in which:
+                raise InputError(f"{given['--config']} is no config: it has no `get_config`") from error
             raise InputError(f"the config has no entry {which}; its file's `get_config` has all") from error
         # An error inside a config file comes with its traceback as text, of which the last line says what it is.
         reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dfn_jax.evaluate import commit, hardware, versions
+from dfn_jax.provenance import commit, hardware, versions
 
 _SETTLING = 0.02  # seconds
 

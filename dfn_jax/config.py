@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import json
+import math
 import os
 from pathlib import Path
 from typing import IO, Any
@@ -81,16 +82,19 @@ def check(config: ConfigDict) -> None:
             "train.checkpoint_every": 1,
             "train.log_every": 1,
             "eval.examples": 1,
-            "optim.halve_every": 1,
             "seed": 0,
             "data.image_size": 1,
         },
     )
+    check_whole_numbers(config, {"optim.halve_every": 1}, bits=31)  # Optax counts steps by signed numbers.
+    for name, value in _flat(config.to_dict()).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"config.{name} is {value}; it must be finite")
     if len(config.data.image_size) != 2:
         raise InputError(f"config.data.image_size is {config.data.image_size}; it must be (height, width) in pixels")
-    if not 0 < config.optim.learning_rate < float("inf"):
+    if config.optim.learning_rate <= 0:
         raise InputError(f"config.optim.learning_rate is {config.optim.learning_rate}; it must be a positive number")
-    if not 0 <= config.optim.clip_norm < float("inf"):
+    if config.optim.clip_norm < 0:
         raise InputError(f"config.optim.clip_norm is {config.optim.clip_norm}; it must be 0, for none, or more")
     choose("precision", config.precision, PRECISIONS)
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
@@ -159,6 +163,22 @@ def data_folder(named: str, what: str) -> str:
     return folder
 
 
+def seen_in_training(config: ConfigDict) -> str:
+    """What to say of a test set from the folder that `config.eval.dir` names: words to append, or none.
+
+    Args:
+        config: an experiment's config, `eval.dir` given.
+
+    Returns:
+        A warning where training took its data from the same folder.
+    """
+    theirs = config.data.dir or os.environ.get("DFN_DATA", "")
+    same = (config.eval.name or config.data.name) == config.data.name and theirs
+    if same and Path(theirs).resolve() == Path(config.eval.dir).resolve():
+        return ", most of which training saw"
+    return ""
+
+
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in config.items():
@@ -166,12 +186,13 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_workdir(workdir: Path, config: ConfigDict) -> None:
+def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = FREE) -> None:
     """Checks that a workdir was begun with a config.
 
     Args:
         workdir: folder of the run.
         config: what the command asks for.
+        free: entries, or groups of them, that may differ.
 
     Raises:
         InputError: there is no run in the workdir, or it belongs to another config; names the entries that differ.
@@ -191,7 +212,7 @@ def check_workdir(workdir: Path, config: ConfigDict) -> None:
     differ = [
         f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not name.startswith(FREE)
+        if theirs.get(name) != ours.get(name) and not name.startswith(free)
     ]
     if differ:
         raise InputError(

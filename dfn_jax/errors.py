@@ -29,6 +29,7 @@ def preempt_on_sigterm() -> None:
     """From now on SIGTERM raises PreemptedError; training itself listens in its own way, and saves first."""
 
     def raise_error(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What is done from here on is not to be cut short.
         raise PreemptedError("asked to end; the same command goes on from what is saved")
 
     if threading.current_thread() is threading.main_thread():
@@ -37,8 +38,9 @@ def preempt_on_sigterm() -> None:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether memory was too small, of the host or of a device."""
-    words = ("RESOURCE_EXHAUSTED", "Out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+    words = ("RESOURCE_EXHAUSTED", "Out of memory")  # the first also of a full disk, in Orbax's words
+    said = not isinstance(error, OSError) and any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or said
 
 
 @contextlib.contextmanager

@@ -1,12 +1,8 @@
 """What a run reached: `results.json` and `report/index.html`, for every task alike."""
 
-import importlib.metadata
 import itertools
 import json
 import math
-import os
-import platform
-import subprocess
 import time
 import zlib
 from collections.abc import Sequence
@@ -17,11 +13,10 @@ from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
 from dfn_jax.files import write_whole
-from dfn_jax.records import read_metrics
+from dfn_jax.provenance import commit, hardware, versions
+from dfn_jax.records import read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def evaluate(
@@ -40,9 +35,9 @@ def evaluate(
     Returns:
         The folder that holds `results.json` and `report/`, and what was found.
     """
-    folder = workdir / _where(workdir, config)
+    folder = workdir / results_folder(workdir, config)
     folder.mkdir(parents=True, exist_ok=True)
-    records = read_metrics(workdir / "metrics.jsonl")
+    records, starts = read_metrics(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     results = {
         "experiment": config.experiment,
@@ -53,9 +48,9 @@ def evaluate(
         "data": evaluation.data,
         "training_time_s": _training_time(records),
         "wall_time_s": round(time.monotonic() - began, 1),
-        "hardware": hardware(),
+        "hardware": _of_training(starts, "hardware") or hardware(),
         "versions": versions(),
-        "commit": commit(),
+        "commit": _of_training(starts, "commit") or commit(),
         **{name: _as_json(value) for name, value in evaluation.metrics.items()},
     }
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
@@ -78,19 +73,32 @@ def evaluate(
     return folder, evaluation
 
 
-def _where(workdir: Path, config: ConfigDict) -> Path:
-    """Where results go, from the workdir: an evaluation on other terms must not replace the run's own."""
+def results_folder(workdir: Path, config: ConfigDict) -> Path:
+    """Where results go: an evaluation on other terms must not replace the run's own.
+
+    Args:
+        workdir: of a run.
+        config: of the evaluation.
+
+    Returns:
+        The folder's path from the workdir.
+    """
     own = json.loads((workdir / "config.json").read_text())
-    changed = {name: value for name, value in config.eval.items() if value != own["eval"].get(name)}
+    changed = {name: value for name, value in config.eval.items() if value != own.get("eval", {}).get(name)}
     parts = []
     if changed.keys() & {"name", "dir"}:
         folder = Path(config.eval.dir).resolve()
         there = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"  # Many folders are called 'test'.
         parts = [there if config.eval.dir else config.eval.name or config.data.name]
     parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
-    if config.precision != own["precision"]:
+    if config.precision != own.get("precision"):
         parts.append(config.precision)
     return Path("evaluations", "_".join(parts)) if parts else Path()
+
+
+def _of_training(starts: list[dict], what: str) -> str | None:
+    """What a run was trained on, or by: several where it was stopped and went on with another."""
+    return ", ".join(dict.fromkeys(str(start[what]) for start in starts if start.get(what))) or None
 
 
 def _training_time(records: list[dict]) -> float | None:
@@ -107,34 +115,3 @@ def _as_json(value: float | Sequence[float]) -> float | list | None:
     if isinstance(value, Sequence):
         return [_as_json(number) for number in value]
     return value if math.isfinite(value) else None
-
-
-def hardware() -> str:
-    """The devices in words, such as '1 x cpu (x86_64, 2 cores)'."""
-    devices = jax.devices()
-    host = f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
-    return f"{len(devices)} x {devices[0].device_kind}{host}"
-
-
-def versions() -> dict[str, str]:
-    """Python's version and those of the packages that results depend on."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def commit() -> str | None:
-    """The commit of the code, with '-dirty' where tracked Python files differ from it; None outside a checkout."""
-
-    root = Path(__file__).resolve().parents[1]
-
-    def git(*arguments: str) -> str:
-        options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
-        return subprocess.run(["git", *arguments], cwd=root, **options).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return None  # The package is installed somewhere inside a repository of its user's.
-        described = git("rev-parse", "--short=12", "HEAD")
-        changed = git("diff", "--name-only", "HEAD", "--", "*.py")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return f"{described}-dirty" if changed else described

@@ -99,12 +99,17 @@ def _evaluated_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> 
     """A config for evaluation, with what a pretrained network was trained by.
 
     Raises:
-        InputError: the config is of another experiment or network.
+        InputError: the config is of another experiment, network or training data.
     """
     if config.experiment != trained_with.experiment:
         raise InputError(
             f"the pretrained network {name} is of experiments/{trained_with.experiment}.py, the config is of "
             f"experiments/{config.experiment}.py; leave out --config"
+        )
+    if config.data.name != trained_with.data.name:
+        raise InputError(
+            f"the pretrained network {name} was trained on {trained_with.data.name}, config.data.name is "
+            f"{config.data.name}; to evaluate it on other data, give --config.eval.name and --config.eval.dir"
         )
     theirs, ours = (dict(recipe.get("model", {})) for recipe in (trained_with, config))
     if differ := [key for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]:

@@ -1,5 +1,6 @@
 """What is watched while training: numbers that are not finite, jumps of the loss, steps that hang."""
 
+import contextlib
 import math
 import statistics
 import threading
@@ -67,6 +68,22 @@ class LossGuard:
         means = {name: float(sum(value[name] for value in finite) / len(finite)) for name in values[0] if finite}
         return means | ({"skipped_steps": len(values) - len(finite)} if self._skip else {})
 
+    def check_parameters(self, step: int, norm: float) -> None:
+        """Looks at what a step made: the loss of the next one, which would tell, may never be computed.
+
+        Args:
+            step: number of steps taken.
+            norm: of all parameters.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"the norm of the parameters is {norm} after step {step}; the last good checkpoint stays. Lower "
+                "config.optim.learning_rate, or set config.optim.clip_norm"
+            )
+
     def _look_for_spike(self, step: int, loss: float) -> None:
         if len(self._losses) >= ENOUGH and loss > SPIKE * (typical := statistics.median(self._losses)):
             self._tell(step, f"the loss jumped to {loss:.5g}, where {typical:.5g} is usual; {self._batch(step)}")
@@ -118,4 +135,5 @@ class Watchdog:
                 self._told = slow = taken > max(SLOW * usual, 1.0)
                 step = self._step
             if slow:
-                self._tell(step, f"this step has taken {taken:.1f} s so far, where {usual:.2g} s is usual")
+                with contextlib.suppress(OSError):  # A full disk is told of by whoever has to write on it.
+                    self._tell(step, f"this step has taken {taken:.1f} s so far, where {usual:.2g} s is usual")

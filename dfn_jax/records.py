@@ -1,4 +1,4 @@
-"""What a run writes as it goes: `metrics.jsonl`, `events.jsonl`, and for TensorBoard where tensorboardX is there."""
+"""What a run writes as it goes: `starts.jsonl`, `metrics.jsonl`, `events.jsonl`, and for TensorBoard if it is there."""
 
 import contextlib
 import importlib.util
@@ -23,7 +23,7 @@ class Records:
 
     def __init__(self, workdir: Path, *, writing: bool = True):
         self._writing = writing
-        self._path, self._events = workdir / "metrics.jsonl", workdir / "events.jsonl"
+        self._path, self._events, self._starts = (workdir / f"{n}.jsonl" for n in ("metrics", "events", "starts"))
         self._tensorboard_folder = workdir / "tensorboard"
         self._tensorboard = None
 
@@ -36,17 +36,22 @@ class Records:
 
     def drop_after(self, step: int) -> None:
         """Forgets the records after a step, which a run that goes on from there will write again."""
-        for path in (self._path, self._events) if self._writing else ():
-            kept = [record for record in read_records(path) if record["step"] <= step]
+        # A start at this very step has left nothing that counts.
+        for path, end in ((self._path, step), (self._events, step), (self._starts, step - 1)) if self._writing else ():
+            kept = [record for record in read_records(path) if record["step"] <= end]
             if path.exists():
                 write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def begin(self, step: int, origin: dict[str, str | None]) -> None:
+        """Appends to `starts.jsonl` by what code and on which devices the steps from here on are made."""
+        if self._writing:
+            _append(self._starts, {"step": step, **origin})
 
     def tell(self, step: int, event: str) -> None:
         """Prints what a person should know about a step, and appends it to `events.jsonl`."""
         tqdm.write(f"step {step}: {event}", file=sys.stderr)
         if self._writing:
-            with self._events.open("a") as file:
-                file.write(json.dumps({"step": step, "event": event}) + "\n")
+            _append(self._events, {"step": step, "event": event})
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends a record.
@@ -60,8 +65,7 @@ class Records:
         """
         if not self._writing:
             return
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        _append(self._path, {"step": step, **values})
         if importlib.util.find_spec("tensorboardX"):
             self._write_for_tensorboard(step, values)
 
@@ -83,8 +87,13 @@ class Records:
         self._tensorboard.flush()
 
 
+def _append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads `metrics.jsonl` or `events.jsonl`.
+    """Reads `metrics.jsonl`, `events.jsonl` or `starts.jsonl`.
 
     Lines that are no records, such as a last one that a kill cut short, are passed over.
 

@@ -25,6 +25,7 @@ from dfn_jax.errors import PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
+from dfn_jax.provenance import commit, hardware
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks.task import Batch, Params, Task
 
@@ -114,7 +115,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     Args:
         task: what to train.
         config: the experiment's config.
-        workdir: where checkpoints, `metrics.jsonl` and `events.jsonl` are; the same for all processes.
+        workdir: where checkpoints and records are; the same for all processes.
 
     Returns:
         The state after the last step, as NumPy arrays.
@@ -139,6 +140,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     ):
         state = _begin(_place_state(task, config, mesh), steps, workdir, checkpoints, records)
         start = int(state.step)
+        if start < steps:
+            records.begin(start, {"commit": commit(), "hardware": hardware()})
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
@@ -169,6 +172,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             mean_loss = record.get("loss", math.inf)
             bar.set_postfix(loss=f"{mean_loss:.5f}", refresh=False)
             if saving:
+                guard.check_parameters(done, float(optax.tree.norm(state.params)))
                 # The mean over the few steps before an interruption is not one to choose by.
                 checkpoints.save(done, state, None if ending else mean_loss)
             if ending:

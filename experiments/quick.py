@@ -17,7 +17,8 @@ from absl import app, flags
 
 from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
-from experiments.reproduce import README, RESULTS, ROOT, Record, figure, launched, read, with_tables
+from experiments.reproduce import README, RESULTS, figure, with_tables
+from experiments.runs import ROOT, Record, outcome, read
 
 DATA = "FOLDER"  # in a run's arguments: where the real data are
 
@@ -153,15 +154,12 @@ def run(name: str, folder: str) -> Record:
         The record.
 
     Raises:
-        InputError: the run failed.
+        InputError: the run failed, or its folder is of another run.
     """
     chosen = RUNS[name]
-    workdir = ROOT / "workdirs" / "quick" / (chosen.of or name)
-    found = "evaluations/*/results.json" if chosen.of else "results.json"
-    if not any(workdir.glob(found)):
-        launched([argument.replace(DATA, folder) for argument in chosen.arguments], workdir)
-    (results,) = workdir.glob(found)
-    return {"command": shlex.join(["python", "launch.py", *chosen.arguments]), **read(results)}
+    arguments = [argument.replace(DATA, folder) for argument in chosen.arguments]
+    found = outcome(arguments, ROOT / "workdirs" / "quick" / (chosen.of or name))
+    return {"command": shlex.join(["python", "launch.py", *chosen.arguments]), **found}
 
 
 def table() -> str:

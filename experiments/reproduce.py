@@ -9,26 +9,23 @@ has of them. On two CPU cores, `--short` takes a quarter of an hour for highway,
 moving_mnist each.
 """
 
+import fcntl
 import json
 import math
+import os
 import shlex
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 from absl import app, flags
 
-from dfn_jax.errors import PREEMPTED, InputError, PreemptedError, preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
+from experiments.runs import ROOT, Record, outcome, read
 from experiments.tables import TABLES, Row, Table
 
-ROOT = Path(__file__).parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 PROTOCOLS = ("full", "short")
 # What further arguments may change: where data are and how they are computed, not what.
 FREE = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")
-Record = dict[str, Any]  # results.json of one run, and which row, protocol and command it is of
 
 
 def arguments(name: str, row: Row, protocol: str, seed: int) -> list[str]:
@@ -63,55 +60,33 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
         The record.
 
     Raises:
-        InputError: the run failed, or was done before with other arguments.
+        InputError: the run failed, or its folder is of another run.
     """
     workdir = ROOT / "workdirs" / "tables" / f"{name}-{row.preset}-{protocol}-{seed}"
-    command = ["python", "launch.py", *arguments(name, row, protocol, seed), *extra]
-    path = workdir / "record.json"
-    if path.exists():
-        record = read(path)
-        if record["command"] != shlex.join(command):
-            raise InputError(f"{workdir} was run by another command, {record['command']}; remove it to run again")
-        print(f"{row.name}, seed {seed}: done before, in {workdir}")
-        return record
-    launched(command[2:], workdir)
-    results = read(workdir / "results.json")
-    record = {"row": row.preset, "protocol": protocol, "command": shlex.join(command), **results}
-    write_whole(path, json.dumps(record, indent=2) + "\n")
-    return record
-
-
-def launched(arguments: list[str], workdir: Path) -> None:
-    """Runs `launch.py` in a process of its own.
-
-    Args:
-        arguments: of it.
-        workdir: of the run.
-
-    Raises:
-        InputError: it failed.
-        PreemptedError: it was asked to end; its state is saved.
-    """
-    process = subprocess.Popen([sys.executable, "launch.py", *arguments, f"--workdir={workdir}"], cwd=ROOT)
-    try:
-        code = process.wait()
-    except PreemptedError:
-        process.terminate()  # It saves its state.
-        process.wait()
-        raise
-    if code == PREEMPTED:
-        raise PreemptedError(f"the run in {workdir} was asked to end, and is saved; the same command goes on")
-    if code:
-        raise InputError(f"launch.py ended with exit code {code}; why is told above")
+    words = [*arguments(name, row, protocol, seed), *extra]
+    found = outcome(words, workdir)
+    return {"row": row.preset, "protocol": protocol, "command": shlex.join(["python", "launch.py", *words]), **found}
 
 
 def merged(before: list[Record], new: list[Record]) -> list[Record]:
-    """The records of a table after new runs: each takes the place of that of the same row, protocol and seed."""
+    """The records of a table after new runs: each takes the place of that of the same row, protocol and seed.
+
+    Raises:
+        InputError: rows of one protocol would not be measured on the same.
+    """
 
     def which(record: Record) -> tuple:
         return record["row"], record["protocol"], record["seed"]
 
-    return list({which(record): record for record in [*before, *new]}.values())
+    together = list({which(record): record for record in [*before, *new]}.values())
+    for record in new:
+        others = {other["data"] for other in together if other["protocol"] == record["protocol"]} - {record["data"]}
+        if others:
+            raise InputError(
+                f"{record['row']} was measured on {record['data']}, other rows on {' and '.join(sorted(others))}; give "
+                "it the same data (--option=--config.data.dir=FOLDER, or DFN_DATA), or run all rows again"
+            )
+    return together
 
 
 def markdown(table: Table, records: list[Record]) -> str:
@@ -181,8 +156,8 @@ def with_tables(readme: str, tables: dict[str, str]) -> str:
     """
     for name, text in tables.items():
         begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
-        if readme.count(begin) != 1 or readme.count(end) != 1:
-            raise InputError(f"the README has not the marks {begin} and {end}, once each; put them back")
+        if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+            raise InputError(f"the README has not the marks {begin} and {end}, once each, in this order; put them back")
         before, rest = readme.split(begin)
         _, after = rest.split(end)
         readme = f"{before}{begin}\n{text}\n{end}{after}"
@@ -195,24 +170,32 @@ def records(name: str) -> list[Record]:
     Raises:
         InputError: it cannot be read.
     """
-    return read(RESULTS / f"{name}.json") if (RESULTS / f"{name}.json").exists() else []
-
-
-def read(path: Path) -> Any:
-    """Reads a record, or several.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove it, or take it from the history") from error
+    path = RESULTS / f"{name}.json"
+    found = read(path) if path.exists() else []
+    needed = {"row", "protocol", "seed", "data", "hardware", TABLES[name].metric}
+    if not isinstance(found, list) or any(not isinstance(one, dict) or needed - one.keys() for one in found):
+        raise InputError(f"{path} is damaged: wanted a list of records; take it from the history")
+    return found
 
 
 def recorded_tables() -> dict[str, str]:
     """Each table for the README, from the records in `results/`."""
     return {name: markdown(table, records(name)) for name, table in TABLES.items()}
+
+
+def keep(name: str, record: Record) -> None:
+    """Writes a record into a table's file and into the README, though others may do so at the same time.
+
+    Raises:
+        InputError: it cannot stand beside those that are there.
+    """
+    folder = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        write_whole(RESULTS / f"{name}.json", json.dumps(merged(records(name), [record]), indent=2) + "\n")
+        write_whole(README, with_tables(README.read_text(), recorded_tables()))
+    finally:
+        os.close(folder)
 
 
 def main(words: list[str]) -> None:
@@ -230,7 +213,9 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
     name, protocol = names[0], "full" if options.full else "short"
     table = TABLES[name]
     known = [row.preset for row in table.rows]
-    chosen = options.rows or known
+    chosen = known if options.rows is None else options.rows
+    if not (chosen and options.seeds):
+        raise InputError("--rows or --seeds is empty; name at least one, or leave it out")
     if unknown := set(chosen) - set(known):
         raise InputError(f"no row {', '.join(sorted(unknown))} in {name}; it has {', '.join(known)}")
     if not all(seed.isdecimal() for seed in options.seeds):
@@ -242,12 +227,9 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
     for row in (row for row in table.rows if row.preset in chosen):
         for seed in map(int, options.seeds):
             try:
-                record = run_row(name, row, protocol, seed, options.option)
+                keep(name, run_row(name, row, protocol, seed, options.option))
             except InputError as error:
                 failed.append(f"{row.preset}, seed {seed}: {error}")
-                continue
-            write_whole(RESULTS / f"{name}.json", json.dumps(merged(records(name), [record]), indent=2) + "\n")
-            write_whole(README, with_tables(README.read_text(), recorded_tables()))
     print(markdown(table, records(name)))
     if failed:
         raise InputError("; ".join(failed))
@@ -256,7 +238,7 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
 if __name__ == "__main__":
     flags.DEFINE_bool("full", False, "the published recipes; they want a GPU")
     flags.DEFINE_bool("short", False, "smaller images and fewer steps, minutes on two CPU cores")
-    flags.DEFINE_list("rows", [], "presets of the rows to run; all by default")
+    flags.DEFINE_list("rows", None, "presets of the rows to run; all by default")
     flags.DEFINE_list("seeds", ["0"], "to run each row with")
     flags.DEFINE_multi_string("option", [], "further argument of launch.py, such as --config.data.dir=FOLDER")
     app.run(main)

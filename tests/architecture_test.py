@@ -33,10 +33,14 @@ MAY_IMPORT = {
         "config", "data", "errors", "losses", "metrics", "models", "ops", "parallel", "progress", "report", "tasks",
         "trivial", "visualize",
     },
-    "train": {"checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "progress", "records", "tasks"},
+    "train": {
+        "checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "progress", "provenance", "records",
+        "tasks",
+    },
     "pretrained": {"errors", "files", "tasks", "train"},
     "experiment": {"config", "errors", "evaluate", "optimisers", "pretrained", "processes", "tasks", "train"},
-    "evaluate": {"files", "parallel", "records", "report", "tasks", "train", "visualize"},
+    "provenance": set(),
+    "evaluate": {"files", "parallel", "provenance", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 
 

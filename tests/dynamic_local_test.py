@@ -361,6 +361,7 @@ def test_default_is_shift():
         ({"kernel_size": (3, 3, 3)}, "kernel_size"),
         ({"strides": 1.5}, "strides: got 1.5"),
         ({"dilation": (1, 0)}, "dilation"),
+        ({"dilation": 2**40}, "dilation: got 1099511627776"),
         ({"upsampling": -1}, "upsampling"),
         ({"upsampling": 2, "strides": 2}, "wanted one of the two"),
         ({"implementation": "fast"}, "implementation: got 'fast', wanted None, 'patches', 'shift' or 'pallas'"),

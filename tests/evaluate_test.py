@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from dfn_jax import evaluate
+from dfn_jax import evaluate, provenance
 from experiments import stereo
 
 
@@ -26,7 +26,7 @@ def test_an_evaluation_on_the_runs_own_terms_is_the_runs_own(own, asked, folder,
     config.update_from_flattened_dict(own)
     (tmp_path / "config.json").write_text(config.to_json_best_effort())
     config.update_from_flattened_dict(asked)
-    found = str(evaluate._where(tmp_path, config))
+    found = str(evaluate.results_folder(tmp_path, config))
     assert found.startswith(folder) if folder.endswith("-") else found == (folder or ".")
 
 
@@ -37,5 +37,5 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
     for folder, commit in (("lib/dfn_jax", None), ("dfn_jax", head[:12])):
         (tmp_path / folder).mkdir(parents=True)
-        monkeypatch.setattr(evaluate, "__file__", str(tmp_path / folder / "evaluate.py"))
-        assert evaluate.commit() == commit
+        monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "provenance.py"))
+        assert provenance.commit() == commit

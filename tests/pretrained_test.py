@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from dfn_jax import experiment, pretrained
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN
-from dfn_jax.pretrained import export
+from dfn_jax.pretrained import export, recipe
 from tests.experiments_test import get_config
 from tests.models_test import random_parameters
 
@@ -61,12 +62,49 @@ def test_a_network_without_its_card_and_an_unknown_one_are_told(tmp_path, monkey
     pretrained.save("half", params, {"config": {}})
     with pytest.raises(InputError, match="unknown pretrained network 'whole'; choose one of: half"):
         pretrained.load("whole")
-    (tmp_path / "half.safetensors").write_bytes((tmp_path / "half.safetensors").read_bytes()[:1000])
-    with pytest.raises(InputError, match="half cannot be read"):
-        pretrained.load("half")
+    for card in ("{}", "[]", "null", '{"config": "x"}'):
+        (tmp_path / "half.json").write_text(card)
+        with pytest.raises(InputError, match="half cannot be read"):
+            pretrained.load("half")
     (tmp_path / "half.json").unlink()
     with pytest.raises(InputError, match="half cannot be read"):
         pretrained.load("half")
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:1000], lambda content: content[:-400] + bytes(400)])
+def test_a_damaged_network_is_told_and_not_evaluated(spoil, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    params = random_parameters(SteerableDFN(), jnp.zeros((1, 9, 9, 1)), jnp.zeros(1))
+    pretrained.save("net", params, {"config": {}})
+    pretrained.load("net")
+    (tmp_path / "net.safetensors").write_bytes(spoil((tmp_path / "net.safetensors").read_bytes()))
+    with pytest.raises(InputError, match=r"is not the file that net.json describes"):
+        pretrained.load("net")
+
+
+def test_a_network_comes_with_the_config_of_its_card():
+    for name in pretrained.names():
+        assert recipe.get_config(name) == pretrained.load(name)[0]
+    assert recipe.get_config("moving_mnist").train.steps == 600, "its run had other options than its preset"
+
+
+def test_colour_networks_are_not_exported_and_folders_stay_at_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
+    pretrained.FOLDER.mkdir()
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "0.png")
+    config = get_config("steerable", "smoke")
+    config.data.name, config.data.dir, config.eval.dir = "images", str(tmp_path / "images"), str(tmp_path / "images")
+    _, evaluation = experiment.run(config, tmp_path / "run")
+    assert evaluation.data.endswith("crops of images of images, most of which training saw")
+    export.export(tmp_path / "run", "small")
+    again, _, _ = pretrained.load("small")
+    assert (again.data.name, again.data.dir, again.eval.dir) == ("images", "", "")
+    recorded = tmp_path / "run" / "config.json"
+    recorded.write_text(recorded.read_text().replace('"image_size"', '"channels": 3, "image_size"'))
+    with pytest.raises(InputError, match="is for 3 channels; only grey ones"):
+        export.export(tmp_path / "run", "colour")
 
 
 def test_results_of_another_step_are_not_those_of_the_network(tmp_path):

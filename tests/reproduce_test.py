@@ -12,7 +12,8 @@ import pytest
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
 from experiments import quick, reproduce, steerable
-from experiments.reproduce import README, ROOT, TABLES
+from experiments.reproduce import README, TABLES
+from experiments.runs import ROOT
 from tests.experiments_test import get_config
 
 
@@ -56,21 +57,16 @@ def test_records_are_of_the_recipes_as_they_are(name):
         assert math.isfinite(record[TABLES[name].metric])
 
 
-def test_a_row_is_run_once_and_not_with_other_arguments(tmp_path, monkeypatch):
+def test_a_row_is_run_by_its_command(tmp_path, monkeypatch):
     """`launch.py` itself is run, at a few steps."""
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
-    for name in ("launch.py", "experiments", "dfn_jax"):
-        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(short=steerable.PRESETS["smoke"]))
-    run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short", 0)
-    record = run(["--config.train.checkpoint_every=3"])
+    run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short")
+    record = run(0, ["--config.train.checkpoint_every=3"])
     assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
     assert record["command"].endswith(" --config.train.checkpoint_every=3")
-    assert run(["--config.train.checkpoint_every=3"]) == record
-    with pytest.raises(InputError, match="was run by another command"):
-        run([])
     with pytest.raises(InputError, match="exit code 1"):
-        reproduce.run_row("steerable", TABLES["steerable"].rows[0], "short", 1, ["--config.train.steps=-1"])
+        run(1, ["--config.train.batch_size=-1"])
 
 
 def test_a_short_run_changes_the_recipe_as_the_table_says():
@@ -82,9 +78,14 @@ def test_a_short_run_changes_the_recipe_as_the_table_says():
 
 
 def test_records_are_replaced_by_row_protocol_and_seed():
-    old = [{"row": "a", "protocol": "full", "seed": seed, "x": 1} for seed in (0, 1)]
-    new = [{"row": "a", "protocol": "full", "seed": 1, "x": 2}, {"row": "a", "protocol": "short", "seed": 1, "x": 3}]
+    common = {"row": "a", "data": "digits"}
+    old = [{**common, "protocol": "full", "seed": seed, "x": 1} for seed in (0, 1)]
+    new = [{**common, "protocol": "full", "seed": 1, "x": 2}, {**common, "protocol": "short", "seed": 1, "x": 3}]
     assert [record["x"] for record in reproduce.merged(old, new)] == [1, 2, 3]
+    other = {**common, "protocol": "full", "seed": 0, "data": "drawn digits"}
+    with pytest.raises(InputError, match="a was measured on drawn digits, other rows on digits; give"):
+        reproduce.merged(old, [other])
+    assert reproduce.merged(old[:1], [other]) == [other]
 
 
 def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
@@ -117,6 +118,8 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
         (("stereo",), "wanted either --full"),
         (("stereo", "--short", "--rows=dfn"), "no row dfn in stereo; it has twin"),
         (("stereo", "--short", "--seeds=a"), "--seeds is a; wanted whole numbers"),
+        (("stereo", "--short", "--seeds="), "--rows or --seeds is empty"),
+        (("stereo", "--short", "--rows="), "--rows or --seeds is empty"),
         (("stereo", "--short", "--option=--config.train.steps=2"), "would change the protocol"),
     ],
 )
@@ -133,5 +136,10 @@ def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypat
     (tmp_path / "stereo.json").write_text("[{")
     with pytest.raises(InputError, match=r"stereo.json is damaged"):
         reproduce.recorded_tables()
+    (tmp_path / "stereo.json").write_text("[{}]")
+    with pytest.raises(InputError, match=r"stereo.json is damaged: wanted a list of records"):
+        reproduce.recorded_tables()
+    with pytest.raises(InputError, match="in this order"):
+        reproduce.with_tables("<!-- end stereo --> <!-- table stereo -->", {"stereo": "x"})
     with pytest.raises(InputError, match="the README has not the marks <!-- table stereo -->"):
         reproduce.with_tables("nothing", {"stereo": "x"})

@@ -17,6 +17,12 @@ def test_another_folder_is_evaluated_whole_whatever_the_training_split(tmp_path,
     config = get_config("smoke")
     config.data.name, config.data.dir, config.data.test_sequences = "pairs", "unused", ("elsewhere",)
     config.eval.name, config.eval.dir = "pairs", str(tmp_path / "other")
-    _, examples = _test_examples(config)
+    words, examples = _test_examples(config)
+    assert words == "3 of the 3 real pairs of other (all)"
     assert examples["left"].shape == (3, 16, 16, 1)
     np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 50 / 255, 100 / 255], atol=1e-6)
+    config.eval.examples = 2
+    _, examples = _test_examples(config)
+    np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 100 / 255], atol=1e-6)
+    config.data.dir, config.data.test_sequences = str(tmp_path / "other" / ".." / "other"), ()
+    assert _test_examples(config)[0].endswith("real pairs of other (all), most of which training saw")

@@ -105,6 +105,24 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     assert np.isfinite(state.params["w"]).all()
 
 
+def test_a_last_step_that_leaves_nothing_finite_is_not_saved(tmp_path):
+    with pytest.raises(DivergedError, match="the norm of the parameters is inf after step 1"):
+        train(regression(), config(**{"train.steps": 1, "optim.learning_rate": 1e30}), tmp_path)
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        restore(regression(), config(), tmp_path)
+
+
+def test_the_code_that_made_the_steps_is_recorded(tmp_path, monkeypatch):
+    for steps, commit in ((2, "first"), (4, "second"), (4, "idle"), (6, "second")):
+        monkeypatch.setattr("dfn_jax.train.commit", lambda commit=commit: commit)
+        train(regression(), config(**{"train.steps": steps}), tmp_path)
+    starts = read_records(tmp_path / "starts.jsonl")
+    assert [(start["step"], start["commit"]) for start in starts] == [(0, "first"), (2, "second"), (4, "second")]
+    with Records(tmp_path) as records:
+        records.drop_after(2)  # What began at step 2 made nothing that was saved.
+    assert [start["step"] for start in read_records(tmp_path / "starts.jsonl")] == [0]
+
+
 def test_nothing_to_restore_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         restore(regression(), config(), tmp_path)

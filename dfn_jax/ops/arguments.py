@@ -5,6 +5,8 @@ import operator
 import jax
 import jax.numpy as jnp
 
+_LARGEST = 2**16  # pixels; beyond what any image has, and below what compilers take without overflow
+
 
 def positive_pair(value, name: str) -> tuple[int, int]:
     """Reads an option that is one positive integer, or one for rows and one for columns.
@@ -17,15 +19,15 @@ def positive_pair(value, name: str) -> tuple[int, int]:
         The two ints.
 
     Raises:
-        ValueError: If `value` is anything else.
+        ValueError: If `value` is anything else, or above 2**16.
     """
     try:
         vertical, horizontal = value if isinstance(value, (tuple, list)) else (value, value)
         vertical, horizontal = operator.index(vertical), operator.index(horizontal)
     except (TypeError, ValueError):
         vertical = horizontal = 0
-    if min(vertical, horizontal) < 1:
-        raise ValueError(f"{name}: got {value!r}, wanted a positive int or a pair of them.")
+    if not 1 <= min(vertical, horizontal) <= max(vertical, horizontal) <= _LARGEST:
+        raise ValueError(f"{name}: got {value!r}, wanted a positive int, at most 2**16, or a pair of them.")
     return vertical, horizontal
 
 

@@ -1,5 +1,6 @@
 """Dynamic convolution: every sample is convolved with a filter bank of its own (Eq. 1)."""
 
+import numbers
 import operator
 
 import jax
@@ -37,7 +38,7 @@ def dynamic_conv(images, filters, *, strides=1, dilation=1, padding="SAME", grou
     """
     images, filters = floating_array(images, "images"), floating_array(filters, "filters")
     _check_images(images)
-    if not isinstance(groups, int) or groups < 1 or images.shape[3] % groups:
+    if not isinstance(groups, numbers.Integral) or groups < 1 or images.shape[3] % groups:
         raise ValueError(f"groups: got {groups!r}, wanted a positive int that divides C = {images.shape[3]}.")
     wanted = (images.shape[0], images.shape[3] // groups)
     if filters.ndim != 5 or (filters.shape[0], filters.shape[3]) != wanted or filters.shape[4] % groups:

@@ -7,6 +7,7 @@ To apply one to images of your own:
     right, filters, bias = StereoDFN(taps=config.model.taps).apply(params, left)  # left: [N, 64, 64, 1] in [0, 1]
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,25 @@ def load(name: str) -> tuple[ConfigDict, Any, dict[str, Any]]:
         takes them), and its card.
 
     Raises:
-        InputError: there is no such network, or its files cannot be read.
+        InputError: there is no such network, its files cannot be read, or they do not belong to each other.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load as deserialise
 
     if name not in names():
         known = ", ".join(names()) or "none is there yet"
         raise InputError(f"unknown pretrained network {name!r}; choose one of: {known}")
     try:
         card = json.loads((FOLDER / f"{name}.json").read_text())
-        params = load_file(FOLDER / f"{name}.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+        config, wanted = ConfigDict(with_tuples(card["config"])), card["sha256"]
+        content = (FOLDER / f"{name}.safetensors").read_bytes()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the pretrained network {name} cannot be read ({error}); take its files anew") from error
-    return ConfigDict(with_tuples(card["config"])), traverse_util.unflatten_dict(params, sep=SEPARATOR), card
+    if (found := hashlib.sha256(content).hexdigest()) != wanted:
+        raise InputError(
+            f"{name}.safetensors in {FOLDER} is not the file that {name}.json describes (SHA-256 {found[:8]}…, wanted "
+            f"{wanted[:8]}…); take both anew"
+        )
+    return config, traverse_util.unflatten_dict(deserialise(content), sep=SEPARATOR), card
 
 
 def check_fits(name: str, params: Any, shapes: Any) -> None:
@@ -84,12 +90,15 @@ def save(name: str, params: Any, card: dict[str, Any]) -> None:
     Args:
         name: of the files.
         params: pytree of dictionaries of arrays.
-        card: what `load` gives back; its `config` is the config as a dictionary.
+        card: what `load` gives back, but for the checksum; its `config` is the config as a dictionary.
     """
     from safetensors.numpy import save as serialise
 
     flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep=SEPARATOR)
-    write_whole(FOLDER / f"{name}.safetensors", serialise(flat))
+    content = serialise(flat)
+    # Where only one of the two is written, the checksum tells.
+    write_whole(FOLDER / f"{name}.safetensors", content)
+    card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     write_whole(FOLDER / f"{name}.json", json.dumps(card, indent=2) + "\n")
 
 

@@ -42,7 +42,7 @@ def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[s
     if "digits" in config.data:
         config.data.digits = "drawn"
     found = make_task(config).evaluate(params).metrics
-    return {name: found[name] for name in metrics}
+    return {name: found[name] for name in metrics if name in found}  # In a few examples not everything happens.
 
 
 def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
@@ -68,12 +68,17 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
         raise InputError(f"{workdir} holds no run that was evaluated ({error}); run launch.py there first") from error
     config = ConfigDict(pretrained.with_tuples(recorded))
     state = restore(make_task(config), config, workdir)
-    if int(state.step) != results["steps"]:
+    if int(state.step) != results.get("steps"):
         raise InputError(
             f"the newest checkpoint of {workdir} is of step {int(state.step)}, its results are of step "
-            f"{results['steps']}; evaluate it again, by launch.py --mode=evaluate"
+            f"{results.get('steps')}; evaluate it again, by launch.py --mode=evaluate"
         )
-    config.data.dir = ""  # Folders are of one machine.
+    if config.data.get("channels", 1) != 1:
+        raise InputError(
+            f"the network of {workdir} is for {config.data.channels} channels; only grey ones can be exported, as the "
+            "embedded data by which a card is checked are grey"
+        )
+    config.data.dir = config.eval.name = config.eval.dir = ""  # Folders are of one machine.
     if "digits" in config.data:
         config.data.digits = ""
     figures = {key: value for key, value in results.items() if isinstance(value, float) and not key.endswith("_time_s")}

@@ -120,8 +120,9 @@ def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     if name == "texture":
         return "procedural texture", draw
     words = f"{config.eval.examples} crops of images of {Path(configs.data_folder(folder, 'images')).resolve().name}"
-    same = config.data.name == "images" and not config.eval.dir
-    return words + ", other crops of which it was trained on" * same, draw
+    if config.data.name == "images" and not config.eval.dir:
+        words += ", other crops of which it was trained on"
+    return words + (configs.seen_in_training(config) if config.eval.dir else ""), draw
 
 
 def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:

@@ -62,7 +62,7 @@ def make_task(config: ConfigDict) -> Task:
         loss=loss,
         train_batch=_train_batch(config),
         evaluate=lambda params: evaluate_stereo(
-            *_test_examples(config), lambda left: predict(params, left), largest_shift=config.model.taps // 2
+            *_test_examples(config), lambda left: predict(params, left), largest_shift=max(1, config.model.taps // 2)
         ),
         loss_name="squared error, mean over pixels",
         check_test=lambda: None if _test_name(config) == "highway" else _test_pairs(config),
@@ -136,7 +136,8 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
         return f"{count} scenes of the highway renderer that training never sees", examples
     words, found = _test_pairs(config)
     count = min(count, len(found))
-    examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in range(count)))
+    chosen = np.linspace(0, len(found) - 1, count).round().astype(int)  # from all sequences
+    examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in chosen))
     return f"{count} of the {len(found)} {words}", examples
 
 
@@ -151,4 +152,5 @@ def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
     folder = configs.data_folder(config.eval.dir or config.data.dir, "pairs")
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
-    return f"real pairs of {Path(folder).resolve().name} ({split})", found
+    words = f"real pairs of {Path(folder).resolve().name} ({split})"
+    return words + (configs.seen_in_training(config) if config.eval.dir else ""), found

@@ -179,7 +179,8 @@ def _video(config: ConfigDict) -> VideoData:
         words = (
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
-        words += "" if config.eval.dir else ", the end of each clip, which training never sees"
+        own = ", the end of each clip, which training never sees"
+        words += configs.seen_in_training(config) if config.eval.dir else own
         return words, _in_batches(sequences)
 
     return VideoData(train_batch, test_set)

@@ -1,0 +1,42 @@
+"""Where figures come from: devices, versions and the commit of the code."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def hardware() -> str:
+    """The devices in words, such as '1 x cpu (x86_64, 2 cores)'."""
+    devices = jax.devices()
+    host = f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
+    return f"{len(devices)} x {devices[0].device_kind}{host}"
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that results depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def commit() -> str | None:
+    """The commit of the code, with '-dirty' where tracked Python files differ from it; None outside a checkout."""
+
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+        return subprocess.run(["git", *arguments], cwd=root, **options).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None  # The package is installed somewhere inside a repository of its user's.
+        described = git("rev-parse", "--short=12", "HEAD")
+        changed = git("diff", "--name-only", "HEAD", "--", "*.py")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{described}-dirty" if changed else described
