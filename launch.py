@@ -55,18 +55,25 @@ def main(_: list[str]) -> None:
         )
 
 
+def _as_one_word(arguments: list[str]) -> list[str]:
+    """Flags that name a recipe as --name=value, however they were written."""
+    words, rest = [], iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name.lstrip("-") in ("config", "pretrained") and name.startswith("-"):
+            word = f"--{name.lstrip('-')}={value if equals else next(rest, '')}"
+        words.append(word)
+    return words
+
+
 def parse(arguments: list[str]) -> list[str]:
     """Parses the flags, the config file among them; what is wrong with them becomes an InputError."""
     # In place: the flags of a config's entries look for the config's file there.
-    for name in ("--config", "--pretrained"):
-        for place, word in enumerate(arguments[:-1]):
-            if word in (name, name[1:]):
-                arguments[place : place + 2] = [f"{name}={arguments[place + 1]}"]
+    arguments[:] = _as_one_word(arguments)
     given = dict(word.split("=", 1) for word in arguments if word.startswith(("--config=", "--pretrained=")))
     if "--config" not in given and "--pretrained" in given:
         from dfn_jax.pretrained import recipe
 
-        recipe.get_config(given["--pretrained"])  # What is wrong with it is told in its own words.
         arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
     elif "--config" in given and not Path(file := given["--config"].partition(":")[0]).is_file():
         raise InputError(f"there is no file {file}; wanted a config, such as experiments/stereo.py:quick")

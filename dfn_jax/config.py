@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import os
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
-FREE = (
+MAY_CHANGE = (
     "preset", "eval", "mesh", "precision", "train.steps", "train.log_every", "train.checkpoint_every",
     "train.non_finite",
 )  # fmt: skip
@@ -164,19 +165,18 @@ def data_folder(named: str, what: str) -> str:
 
 
 def seen_in_training(config: ConfigDict) -> str:
-    """What to say of a test set from the folder that `config.eval.dir` names: words to append, or none.
+    """What to say of a test set where `config.eval.dir` is, or is in, the folder that `config.data.dir` names.
 
     Args:
-        config: an experiment's config, `eval.dir` given.
+        config: an experiment's config.
 
     Returns:
-        A warning where training took its data from the same folder.
+        Words to append; none where the folders have nothing to do with each other.
     """
-    theirs = config.data.dir or os.environ.get("DFN_DATA", "")
-    same = (config.eval.name or config.data.name) == config.data.name and theirs
-    if same and Path(theirs).resolve() == Path(config.eval.dir).resolve():
-        return ", most of which training saw"
-    return ""
+    if not (config.eval.dir and config.data.dir):
+        return ""
+    ours, theirs = Path(config.eval.dir).resolve(), Path(config.data.dir).resolve()
+    return ", which training read too" if ours.is_relative_to(theirs) or theirs.is_relative_to(ours) else ""
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = FREE) -> None:
+def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = MAY_CHANGE) -> None:
     """Checks that a workdir was begun with a config.
 
     Args:
@@ -219,6 +219,29 @@ def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
             f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
             "choose another --workdir, or give the same config (preset included)"
         )
+
+
+def results_folder(workdir: Path, config: ConfigDict) -> Path:
+    """Where results go: an evaluation on other terms must not replace the run's own.
+
+    Args:
+        workdir: of a run.
+        config: of the evaluation.
+
+    Returns:
+        The folder's path from the workdir.
+    """
+    own = json.loads((workdir / "config.json").read_text())
+    changed = {name: value for name, value in config.eval.items() if value != own.get("eval", {}).get(name)}
+    parts = []
+    if changed.keys() & {"name", "dir"}:
+        folder = Path(config.eval.dir).resolve()
+        there = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"  # Many folders are called 'test'.
+        parts = [there if config.eval.dir else config.eval.name or config.data.name]
+    parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
+    if config.precision != own.get("precision"):
+        parts.append(config.precision)
+    return Path("evaluations", "_".join(parts)) if parts else Path()
 
 
 def _begun(name: str) -> bool:

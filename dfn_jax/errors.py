@@ -26,7 +26,7 @@ class PreemptedError(BaseException):
 
 
 def preempt_on_sigterm() -> None:
-    """From now on SIGTERM raises PreemptedError; training itself listens in its own way, and saves first."""
+    """From now on SIGTERM raises PreemptedError, once; training itself listens in its own way, and saves first."""
 
     def raise_error(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What is done from here on is not to be cut short.

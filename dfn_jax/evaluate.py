@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
+from dfn_jax.config import results_folder
 from dfn_jax.files import write_whole
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import read_metrics, read_records
@@ -48,9 +48,11 @@ def evaluate(
         "data": evaluation.data,
         "training_time_s": _training_time(records),
         "wall_time_s": round(time.monotonic() - began, 1),
-        "hardware": _of_training(starts, "hardware") or hardware(),
+        "hardware": of_training("hardware", starts, int(state.step)) or hardware(),
+        "evaluation_hardware": hardware(),
         "versions": versions(),
-        "commit": _of_training(starts, "commit") or commit(),
+        "commit": of_training("commit", starts, int(state.step)) or commit(),
+        "evaluation_commit": commit(),
         **{name: _as_json(value) for name, value in evaluation.metrics.items()},
     }
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
@@ -73,32 +75,21 @@ def evaluate(
     return folder, evaluation
 
 
-def results_folder(workdir: Path, config: ConfigDict) -> Path:
-    """Where results go: an evaluation on other terms must not replace the run's own.
+def of_training(what: str, starts: list[dict], steps: int) -> str | None:
+    """What made the steps of a run: several where it was stopped and went on with another.
 
     Args:
-        workdir: of a run.
-        config: of the evaluation.
+        what: 'commit' or 'hardware'.
+        starts: records of `starts.jsonl`.
+        steps: how many steps count.
 
     Returns:
-        The folder's path from the workdir.
+        The commits or the hardware in words, 'unknown' where a start has not told it; None where there are no steps.
     """
-    own = json.loads((workdir / "config.json").read_text())
-    changed = {name: value for name, value in config.eval.items() if value != own.get("eval", {}).get(name)}
-    parts = []
-    if changed.keys() & {"name", "dir"}:
-        folder = Path(config.eval.dir).resolve()
-        there = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"  # Many folders are called 'test'.
-        parts = [there if config.eval.dir else config.eval.name or config.data.name]
-    parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
-    if config.precision != own.get("precision"):
-        parts.append(config.precision)
-    return Path("evaluations", "_".join(parts)) if parts else Path()
-
-
-def _of_training(starts: list[dict], what: str) -> str | None:
-    """What a run was trained on, or by: several where it was stopped and went on with another."""
-    return ", ".join(dict.fromkeys(str(start[what]) for start in starts if start.get(what))) or None
+    counted = [start for start in starts if start["step"] < steps]
+    begun = bool(counted) and counted[0]["step"] == 0
+    told = [*(["unknown"] if steps and not begun else []), *(start.get(what) or "unknown" for start in counted)]
+    return " and ".join(dict.fromkeys(told)) or None
 
 
 def _training_time(records: list[dict]) -> float | None:

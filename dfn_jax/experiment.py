@@ -13,6 +13,7 @@ from dfn_jax.config import check, check_workdir, claim_workdir
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.optimisers import make_optimiser
+from dfn_jax.records import Records
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import TrainState, restore, train
@@ -30,7 +31,7 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
         The folder that holds `results.json` and `report/`, and what was found; None in all processes but the first.
 
     Raises:
-        DivergedError: the loss or a gradient is not finite.
+        DivergedError: the loss, a gradient or the parameters' norm is not finite.
         InputError: the config, the data or the workdir cannot be used.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
@@ -90,7 +91,8 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     task.check_test()
     if workdir.exists() and any(workdir.iterdir()):
         raise InputError(f"{workdir} is not empty; choose a new folder for the results")
-    with claim_workdir(workdir, config):
+    with claim_workdir(workdir, config), Records(workdir) as records:
+        records.begin(0, {name: card.get(name) for name in ("commit", "hardware")})
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
 

@@ -68,22 +68,6 @@ class LossGuard:
         means = {name: float(sum(value[name] for value in finite) / len(finite)) for name in values[0] if finite}
         return means | ({"skipped_steps": len(values) - len(finite)} if self._skip else {})
 
-    def check_parameters(self, step: int, norm: float) -> None:
-        """Looks at what a step made: the loss of the next one, which would tell, may never be computed.
-
-        Args:
-            step: number of steps taken.
-            norm: of all parameters.
-
-        Raises:
-            DivergedError: it is not finite.
-        """
-        if not math.isfinite(norm):
-            raise DivergedError(
-                f"the norm of the parameters is {norm} after step {step}; the last good checkpoint stays. Lower "
-                "config.optim.learning_rate, or set config.optim.clip_norm"
-            )
-
     def _look_for_spike(self, step: int, loss: float) -> None:
         if len(self._losses) >= ENOUGH and loss > SPIKE * (typical := statistics.median(self._losses)):
             self._tell(step, f"the loss jumped to {loss:.5g}, where {typical:.5g} is usual; {self._batch(step)}")
@@ -91,6 +75,23 @@ class LossGuard:
 
     def _batch(self, step: int) -> str:
         return f"task.train_batch({step - 1}) with config.seed={self._seed} draws its batch again"
+
+
+def check_norm(step: int, norm: float) -> None:
+    """Looks at what a step made: the loss of the next one, which would tell, may never be computed.
+
+    Args:
+        step: number of steps taken.
+        norm: of all parameters, float32.
+
+    Raises:
+        DivergedError: it is not finite, or too large for float32.
+    """
+    if not math.isfinite(norm):
+        raise DivergedError(
+            f"the norm of the parameters is {norm} after step {step}; the last good checkpoint stays. Lower "
+            "config.optim.learning_rate, or set config.optim.clip_norm"
+        )
 
 
 class Watchdog:

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -11,9 +12,9 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def hardware() -> str:
-    """The devices in words, such as '1 x cpu (x86_64, 2 cores)'."""
-    devices = jax.devices()
+def hardware(devices: Iterable[jax.Device] | None = None) -> str:
+    """Devices, by default all, in words, such as '1 x cpu (x86_64, 2 cores)'."""
+    devices = list(devices or jax.devices())
     host = f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
     return f"{len(devices)} x {devices[0].device_kind}{host}"
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.errors import PreemptedError
-from dfn_jax.guards import LossGuard, Watchdog
+from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
@@ -83,6 +83,9 @@ def make_train_step(
     return train_step
 
 
+_norm = jax.jit(optax.tree.norm)
+
+
 def _mesh(config: ConfigDict) -> Mesh:
     size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
     return parallel.make_mesh(config.mesh, **size)
@@ -121,7 +124,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         The state after the last step, as NumPy arrays.
 
     Raises:
-        DivergedError: the loss or a gradient is not finite; no checkpoint holds such a state.
+        DivergedError: the loss, a gradient or the parameters' norm is not finite; no checkpoint holds such a state.
         InputError: the config does not fit the devices or the workdir's checkpoints.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
@@ -140,8 +143,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     ):
         state = _begin(_place_state(task, config, mesh), steps, workdir, checkpoints, records)
         start = int(state.step)
-        if start < steps:
-            records.begin(start, {"commit": commit(), "hardware": hardware()})
+        if first and start < steps:
+            records.begin(start, {"commit": commit(), "hardware": hardware(mesh.devices.flat)})
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
@@ -172,7 +175,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             mean_loss = record.get("loss", math.inf)
             bar.set_postfix(loss=f"{mean_loss:.5f}", refresh=False)
             if saving:
-                guard.check_parameters(done, float(optax.tree.norm(state.params)))
+                check_norm(done, float(_norm(state.params)))
                 # The mean over the few steps before an interruption is not one to choose by.
                 checkpoints.save(done, state, None if ending else mean_loss)
             if ending:
@@ -217,4 +220,5 @@ def _termination() -> Iterator[Callable[[int], bool]]:
     try:
         yield lambda step: asked.is_set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # A program that ends on the first signal is not to be cut short by a second.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.is_set() and callable(before) else before)

@@ -17,7 +17,7 @@ from absl import app, flags
 
 from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
-from experiments.reproduce import README, RESULTS, figure, with_tables
+from experiments.reproduce import README, RESULTS, alone, figure, with_tables
 from experiments.runs import ROOT, Record, outcome, read
 
 DATA = "FOLDER"  # in a run's arguments: where the real data are
@@ -203,7 +203,8 @@ def main(_: list[str]) -> None:
                 continue
             record = run(name, str(Path(folder).resolve()))
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
-        write_whole(README, with_tables(README.read_text(), {"quick": table()}))
+        with alone():
+            write_whole(README, with_tables(README.read_text(), {"quick": table()}))
         print(table())
 
 

@@ -9,11 +9,13 @@ has of them. On two CPU cores, `--short` takes a quarter of an hour for highway,
 moving_mnist each.
 """
 
+import contextlib
 import fcntl
 import json
 import math
 import os
 import shlex
+from collections.abc import Iterator
 
 from absl import app, flags
 
@@ -25,7 +27,7 @@ from experiments.tables import TABLES, Row, Table
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 PROTOCOLS = ("full", "short")
 # What further arguments may change: where data are and how they are computed, not what.
-FREE = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")
+ALLOWED = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")
 
 
 def arguments(name: str, row: Row, protocol: str, seed: int) -> list[str]:
@@ -68,8 +70,8 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
     return {"row": row.preset, "protocol": protocol, "command": shlex.join(["python", "launch.py", *words]), **found}
 
 
-def merged(before: list[Record], new: list[Record]) -> list[Record]:
-    """The records of a table after new runs: each takes the place of that of the same row, protocol and seed.
+def merged(before: list[Record], new: Record) -> list[Record]:
+    """The records of a table after a run, which takes the place of that of the same row, protocol and seed.
 
     Raises:
         InputError: rows of one protocol would not be measured on the same.
@@ -78,15 +80,14 @@ def merged(before: list[Record], new: list[Record]) -> list[Record]:
     def which(record: Record) -> tuple:
         return record["row"], record["protocol"], record["seed"]
 
-    together = list({which(record): record for record in [*before, *new]}.values())
-    for record in new:
-        others = {other["data"] for other in together if other["protocol"] == record["protocol"]} - {record["data"]}
-        if others:
-            raise InputError(
-                f"{record['row']} was measured on {record['data']}, other rows on {' and '.join(sorted(others))}; give "
-                "it the same data (--option=--config.data.dir=FOLDER, or DFN_DATA), or run all rows again"
-            )
-    return together
+    together = {which(record): record for record in [*before, new]}
+    others = {one["data"] for one in together.values() if one["protocol"] == new["protocol"]} - {new["data"]}
+    if others:
+        raise InputError(
+            f"{new['row']} was measured on {new['data']}, the other rows on {' and '.join(sorted(others))}; run it on "
+            f"the same data, or take the records of the protocol {new['protocol']} out of results/ first"
+        )
+    return list(together.values())
 
 
 def markdown(table: Table, records: list[Record]) -> str:
@@ -183,17 +184,13 @@ def recorded_tables() -> dict[str, str]:
     return {name: markdown(table, records(name)) for name, table in TABLES.items()}
 
 
-def keep(name: str, record: Record) -> None:
-    """Writes a record into a table's file and into the README, though others may do so at the same time.
-
-    Raises:
-        InputError: it cannot stand beside those that are there.
-    """
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Waits until no other command writes records or the README."""
     folder = os.open(RESULTS, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        write_whole(RESULTS / f"{name}.json", json.dumps(merged(records(name), [record]), indent=2) + "\n")
-        write_whole(README, with_tables(README.read_text(), recorded_tables()))
+        yield
     finally:
         os.close(folder)
 
@@ -220,16 +217,20 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
         raise InputError(f"no row {', '.join(sorted(unknown))} in {name}; it has {', '.join(known)}")
     if not all(seed.isdecimal() for seed in options.seeds):
         raise InputError(f"--seeds is {','.join(options.seeds)}; wanted whole numbers")
-    if wrong := [option for option in options.option if not option.startswith(FREE)]:
-        raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(FREE)}")
+    if wrong := [option for option in options.option if not option.startswith(ALLOWED)]:
+        raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(ALLOWED)}")
     with_tables(README.read_text(), recorded_tables())  # What cannot be written later is told now.
     failed = []
     for row in (row for row in table.rows if row.preset in chosen):
         for seed in map(int, options.seeds):
             try:
-                keep(name, run_row(name, row, protocol, seed, options.option))
+                record = run_row(name, row, protocol, seed, options.option)
             except InputError as error:
                 failed.append(f"{row.preset}, seed {seed}: {error}")
+                continue
+            with alone():
+                write_whole(RESULTS / f"{name}.json", json.dumps(merged(records(name), record), indent=2) + "\n")
+                write_whole(README, with_tables(README.read_text(), recorded_tables()))
     print(markdown(table, records(name)))
     if failed:
         raise InputError("; ".join(failed))

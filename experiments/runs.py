@@ -1,29 +1,30 @@
 """Runs of `launch.py` whose results are kept: each in a process of its own, and not again where it is done."""
 
-import ast
-import importlib
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from dfn_jax.config import check_workdir
+from dfn_jax.config import check_workdir, results_folder
+from dfn_jax.data.digits import choose_source
 from dfn_jax.errors import PREEMPTED, InputError, PreemptedError
-from dfn_jax.evaluate import results_folder
 
 ROOT = Path(__file__).parents[1]
-# What may change without changing a result.
-FREE = ("mesh", "train.checkpoint_every", "train.log_every", "train.non_finite")
-Record = dict[str, Any]  # results.json of one run, and the command
+SAME_RESULT = ("train.checkpoint_every",)  # entries that may change without changing a result
+Record = dict[str, Any]  # results.json of one run, and what its table says of it
 
 
 def outcome(arguments: Sequence[str], workdir: Path) -> Record:
     """What a run reached; it is run, or goes on, unless it is done.
+
+    Nothing here may start JAX: it would take the memory of the GPU that the run needs.
 
     Args:
         arguments: of `launch.py`, workdir excepted, each as --name=value.
@@ -37,16 +38,13 @@ def outcome(arguments: Sequence[str], workdir: Path) -> Record:
         PreemptedError: it was asked to end; its state is saved.
     """
     config = recipe(arguments)
-    if (workdir / "config.json").exists():
-        # What digits were there is written into a run's config where the recipe leaves it open.
-        free = FREE if config.data.get("digits") else (*FREE, "data.digits")
-        check_workdir(workdir, config, free=(*free, "eval") if "--mode=evaluate" in arguments else free)
-        path = workdir / results_folder(workdir, config) / "results.json"
-        if path.exists() and (found := read(path)).get("steps") == config.train.steps:
-            print(f"{shlex.join(arguments)}: done before, in {path.parent}")
-            return found
+    if (found := _reached(arguments, workdir, config)) is not None:
+        print(f"{shlex.join(arguments)}: done before, in {workdir}")
+        return found
     _launch(arguments, workdir)
-    return read(workdir / results_folder(workdir, config) / "results.json")
+    if (found := _reached(arguments, workdir, config)) is None:
+        raise InputError(f"{workdir} has no results after {config.train.steps} steps; remove it to run again")
+    return found
 
 
 def recipe(arguments: Sequence[str]) -> ConfigDict:
@@ -56,38 +54,51 @@ def recipe(arguments: Sequence[str]) -> ConfigDict:
         arguments: --config=experiments/NAME.py:PRESET, any --config.ENTRY=VALUE, and others, which say nothing of it.
 
     Returns:
-        The config.
+        The config, with the digits that a run would find.
 
     Raises:
-        InputError: an entry is unknown, or its value of another type.
+        InputError: an entry is unknown, or a value of another type; or there are no such digits.
     """
-    given = dict(argument.split("=", 1) for argument in arguments)
-    file, _, preset = given.pop("--config").partition(":")
-    config = importlib.import_module(file.removesuffix(".py").replace("/", ".")).get_config(preset)
-    entries = {name.removeprefix("--config."): value for name, value in given.items() if name.startswith("--config.")}
+    file, *rest = (word for word in arguments if word.startswith("--config"))
+    words = ["launch.py", f"--config={ROOT / file.removeprefix('--config=')}", *rest]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     try:
-        config.update_from_flattened_dict({name: _value(text) for name, text in entries.items()})
-    except (KeyError, TypeError, ValueError) as error:
+        values(words)
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{shlex.join(arguments)} describe no config: {error}") from error
+    config = values.config
+    if "digits" in config.data:
+        config.data.digits, _ = choose_source(config.data.digits, config.data.dir)
     return config
 
 
-def _value(text: str) -> Any:
+def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Record | None:
+    """The results of a run, or of an evaluation of it; None where it is not at its end."""
+    if not (workdir / "config.json").exists():
+        return None
+    free = (*SAME_RESULT, "eval") if "--mode=evaluate" in arguments else SAME_RESULT
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        check_workdir(workdir, config, free=free)
+    except InputError as error:
+        raise InputError(f"{error}; or remove {workdir} to run again") from error
+    path = workdir / results_folder(workdir, config) / "results.json"
+    found = read(path) if path.exists() else {}
+    return found if found.get("steps") == config.train.steps else None
 
 
 def _launch(arguments: Sequence[str], workdir: Path) -> None:
-    process = subprocess.Popen([sys.executable, "launch.py", *arguments, f"--workdir={workdir}"], cwd=ROOT)
+    process, command = None, [sys.executable, "launch.py", *arguments, f"--workdir={workdir}"]
     try:
+        # In a group of its own: a signal comes from here alone, and once.
+        process = subprocess.Popen(command, cwd=ROOT, process_group=0)
         code = process.wait()
     except (PreemptedError, KeyboardInterrupt):
-        process.terminate()  # It saves its state.
-        process.wait()
+        if process:
+            process.terminate()  # It saves its state.
+            process.wait()
         raise
-    if code == PREEMPTED:
+    if code in (PREEMPTED, -signal.SIGTERM):
         raise PreemptedError(f"the run in {workdir} was asked to end, and is saved; the same command goes on")
     if code < 0:
         raise InputError(

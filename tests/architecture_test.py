@@ -38,9 +38,11 @@ MAY_IMPORT = {
         "tasks",
     },
     "pretrained": {"errors", "files", "tasks", "train"},
-    "experiment": {"config", "errors", "evaluate", "optimisers", "pretrained", "processes", "tasks", "train"},
+    "experiment": {
+        "config", "errors", "evaluate", "optimisers", "pretrained", "processes", "records", "tasks", "train",
+    },
     "provenance": set(),
-    "evaluate": {"files", "parallel", "provenance", "records", "report", "tasks", "train", "visualize"},
+    "evaluate": {"config", "files", "parallel", "provenance", "records", "report", "tasks", "train", "visualize"},
 }  # fmt: skip
 
 

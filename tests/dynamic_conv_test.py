@@ -148,6 +148,13 @@ def test_separable_padding_gradients_jit_and_vmap():
         check_grads(function, arrays, order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
 
 
+def test_groups_may_be_any_whole_number():
+    random = np.random.default_rng(0)
+    images, filters = (random.standard_normal(shape) for shape in ((1, 4, 4, 2), (1, 3, 3, 1, 4)))
+    by_type = [dynamic_conv(images, filters, groups=groups) for groups in (2, np.int64(2))]
+    np.testing.assert_array_equal(*by_type)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from dfn_jax import evaluate, provenance
+from dfn_jax.config import results_folder
 from experiments import stereo
 
 
@@ -26,8 +27,25 @@ def test_an_evaluation_on_the_runs_own_terms_is_the_runs_own(own, asked, folder,
     config.update_from_flattened_dict(own)
     (tmp_path / "config.json").write_text(config.to_json_best_effort())
     config.update_from_flattened_dict(asked)
-    found = str(evaluate.results_folder(tmp_path, config))
+    found = str(results_folder(tmp_path, config))
     assert found.startswith(folder) if folder.endswith("-") else found == (folder or ".")
+
+
+@pytest.mark.parametrize(
+    ("starts", "steps", "told"),
+    [
+        ([(0, "a")], 4, "a"),
+        ([(0, "a"), (2, "b"), (3, "a")], 4, "a and b"),
+        ([(0, "a"), (4, "b")], 4, "a"),  # the steps of the best checkpoint, or of one before a damaged one
+        ([(2, "b")], 4, "unknown and b"),  # begun before starts were recorded
+        ([], 4, "unknown"),
+        ([(0, None)], 4, "unknown"),
+        ([], 0, None),
+    ],
+)
+def test_results_name_the_code_that_made_the_steps(starts, steps, told):
+    records = [{"step": step, "commit": commit} for step, commit in starts]
+    assert evaluate.of_training("commit", records, steps) == told
 
 
 def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """Every pretrained network is small, whole, and as good as its card says."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +14,11 @@ from PIL import Image
 from dfn_jax import experiment, pretrained
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN
-from dfn_jax.pretrained import export, recipe
+from dfn_jax.pretrained import export
 from tests.experiments_test import get_config
 from tests.models_test import random_parameters
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", pretrained.names())
@@ -51,6 +56,8 @@ def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
     experiment.evaluate_pretrained("small", tmp_path / "other", asked)
     recorded = json.loads((tmp_path / "other" / "config.json").read_text())
     assert (recorded["preset"], recorded["train"]["steps"], recorded["eval"]["examples"]) == ("smoke", 4, 3)
+    results = json.loads((tmp_path / "other" / "results.json").read_text())
+    assert (results["commit"], results["hardware"]) == (card["commit"], card["hardware"]), "of training"
     with pytest.raises(InputError, match="leave out --config"):
         experiment.evaluate_pretrained("small", tmp_path / "third", get_config("stereo", "smoke"))
     assert not (tmp_path / "third").exists()
@@ -62,6 +69,9 @@ def test_a_network_without_its_card_and_an_unknown_one_are_told(tmp_path, monkey
     pretrained.save("half", params, {"config": {}})
     with pytest.raises(InputError, match="unknown pretrained network 'whole'; choose one of: half"):
         pretrained.load("whole")
+    (tmp_path / "half.json").write_text('{"config": {}}')
+    with pytest.raises(InputError, match="has no sha256 of its network; export it again"):
+        pretrained.load("half")
     for card in ("{}", "[]", "null", '{"config": "x"}'):
         (tmp_path / "half.json").write_text(card)
         with pytest.raises(InputError, match="half cannot be read"):
@@ -82,10 +92,19 @@ def test_a_damaged_network_is_told_and_not_evaluated(spoil, tmp_path, monkeypatc
         pretrained.load("net")
 
 
-def test_a_network_comes_with_the_config_of_its_card():
-    for name in pretrained.names():
-        assert recipe.get_config(name) == pretrained.load(name)[0]
-    assert recipe.get_config("moving_mnist").train.steps == 600, "its run had other options than its preset"
+def test_a_network_is_launched_with_the_config_of_its_card():
+    """Its run had other options than its preset."""
+    words = ["launch.py", "-pretrained", "moving_mnist", "--mode=evaluate", "--config.eval.digit_count=3"]
+    code = f"""
+import sys, launch
+sys.argv = {words}
+launch.parse(sys.argv)
+print(launch.CONFIG.value.to_json())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    wanted = json.loads((pretrained.FOLDER / "moving_mnist.json").read_text())["config"]
+    wanted["eval"]["digit_count"] = 3
+    assert json.loads(done.stdout) == wanted
 
 
 def test_colour_networks_are_not_exported_and_folders_stay_at_home(tmp_path, monkeypatch):
@@ -97,7 +116,7 @@ def test_colour_networks_are_not_exported_and_folders_stay_at_home(tmp_path, mon
     config = get_config("steerable", "smoke")
     config.data.name, config.data.dir, config.eval.dir = "images", str(tmp_path / "images"), str(tmp_path / "images")
     _, evaluation = experiment.run(config, tmp_path / "run")
-    assert evaluation.data.endswith("crops of images of images, most of which training saw")
+    assert evaluation.data.endswith("crops of images of images, which training read too")
     export.export(tmp_path / "run", "small")
     again, _, _ = pretrained.load("small")
     assert (again.data.name, again.data.dir, again.eval.dir) == ("images", "", "")

@@ -65,6 +65,7 @@ def test_a_row_is_run_by_its_command(tmp_path, monkeypatch):
     record = run(0, ["--config.train.checkpoint_every=3"])
     assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
     assert record["command"].endswith(" --config.train.checkpoint_every=3")
+    assert run(0, ["--config.train.checkpoint_every=3"]) == record, "though its recipe has tuples and fractions"
     with pytest.raises(InputError, match="exit code 1"):
         run(1, ["--config.train.batch_size=-1"])
 
@@ -81,11 +82,13 @@ def test_records_are_replaced_by_row_protocol_and_seed():
     common = {"row": "a", "data": "digits"}
     old = [{**common, "protocol": "full", "seed": seed, "x": 1} for seed in (0, 1)]
     new = [{**common, "protocol": "full", "seed": 1, "x": 2}, {**common, "protocol": "short", "seed": 1, "x": 3}]
-    assert [record["x"] for record in reproduce.merged(old, new)] == [1, 2, 3]
+    for record in new:
+        old = reproduce.merged(old, record)
+    assert [record["x"] for record in old] == [1, 2, 3]
     other = {**common, "protocol": "full", "seed": 0, "data": "drawn digits"}
-    with pytest.raises(InputError, match="a was measured on drawn digits, other rows on digits; give"):
-        reproduce.merged(old, [other])
-    assert reproduce.merged(old[:1], [other]) == [other]
+    with pytest.raises(InputError, match="a was measured on drawn digits, the other rows on digits; run it"):
+        reproduce.merged(old, other)
+    assert reproduce.merged(old[:1], other) == [other]
 
 
 def test_a_table_tells_mean_spread_interval_and_what_was_not_run():

@@ -1,10 +1,16 @@
 """Runs whose results are kept: what counts as done, and what does not."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from dfn_jax.errors import InputError
+from dfn_jax.config import claim_workdir
+from dfn_jax.errors import InputError, PreemptedError
+from dfn_jax.tasks import make_task
 from experiments import quick, reproduce, runs
 from experiments.tables import TABLES
 from tests.experiments_test import get_config
@@ -61,15 +67,89 @@ def test_results_of_fewer_steps_are_not_the_end(workdir):
     assert runs.outcome(SMOKE, workdir)["steps"] == 4
 
 
-def test_a_run_that_fails_or_is_killed_is_told(workdir, monkeypatch, tmp_path):
+def test_a_run_that_fails_is_told(tmp_path):
     with pytest.raises(InputError, match="exit code 1"):
-        runs.outcome([*SMOKE, "--config.train.batch_size=-1"], tmp_path / "other")
-    (tmp_path / "launch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+        runs.outcome([*SMOKE, "--config.train.batch_size=-1"], tmp_path)
+    for wrong in ("--config.train.steps=many", "--config.optim.speed=1"):
+        with pytest.raises(InputError, match=f"{wrong} describe no config"):
+            runs.outcome([*SMOKE, wrong], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", InputError, "killed by signal 9"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", PreemptedError, "asked to end"),
+        ("sys.exit(75)", PreemptedError, "asked to end"),
+        ("pass", InputError, "has no results after 4 steps"),
+    ],
+)
+def test_how_a_run_ended_is_told(code, error, told, tmp_path, monkeypatch):
+    config = runs.recipe(SMOKE)
+    monkeypatch.setattr(runs, "recipe", lambda arguments: config)
+    (tmp_path / "launch.py").write_text(f"import os, signal, sys\n{code}\n")
     monkeypatch.setattr(runs, "ROOT", tmp_path)
-    with pytest.raises(InputError, match="killed by signal 9"):
+    with pytest.raises(error, match=told):
         runs.outcome(SMOKE, tmp_path / "other")
-    with pytest.raises(InputError, match=r"--config.train.steps=many describe no config"):
-        runs.outcome([*SMOKE, "--config.train.steps=many"], tmp_path / "other")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 1)])
+def test_a_signal_is_passed_on_to_the_run_and_waits_for_it(number, code, tmp_path):
+    """The run, a program that takes a second to save, is told once and by SIGTERM, however the harness was."""
+    (tmp_path / "launch.py").write_text("""
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    open("saved", "a").write("once ")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+open("ready", "w").close()
+time.sleep(60)
+""")
+    harness = f"""
+from pathlib import Path
+from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from experiments import runs
+config = runs.recipe({SMOKE})
+runs.recipe, runs.ROOT = lambda arguments: config, Path({str(tmp_path)!r})
+preempt_on_sigterm()
+with told_in_one_line("harness"):
+    runs.outcome({SMOKE}, runs.ROOT / "run")
+"""
+    process = subprocess.Popen([sys.executable, "-c", harness], cwd=runs.ROOT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert (tmp_path / "saved").read_text() == "once "
+    assert process.returncode == code, told
+    assert len(told.splitlines()) == 1
+
+
+def test_the_harness_leaves_the_accelerator_to_its_runs():
+    code = f"""
+import jax._src.xla_bridge as bridge
+from experiments import quick, reproduce, runs
+for words in ({SMOKE}, ["--config=experiments/moving_mnist.py:smoke"]):
+    runs.recipe(words)
+assert not bridge._backends, bridge._backends
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True, timeout=100)
+
+
+def test_a_run_on_other_digits_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    words = ["--config=experiments/moving_mnist.py:smoke"]
+    monkeypatch.setenv("DFN_DATA", str(tmp_path / "none"))
+    config = runs.recipe(words)
+    assert config.data.digits == "drawn"
+    with claim_workdir(tmp_path / "run", config):
+        (tmp_path / "run" / "results.json").write_text(json.dumps({"steps": config.train.steps}))
+    assert runs.outcome(words, tmp_path / "run")["steps"] == config.train.steps
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv("DFN_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=r"data.digits \(drawn there, mnist here\).*or remove .*run to run again"):
+        runs.outcome(words, tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -78,8 +158,10 @@ def test_arguments_describe_the_recipe_of_a_row(name):
         short = runs.recipe(reproduce.arguments(name, row, "short", 2))
         wanted = get_config(name, row.preset)
         wanted.update_from_flattened_dict({**TABLES[name].short, "seed": 2})
-        assert short == wanted
-        assert runs.recipe(reproduce.arguments(name, row, "full", 0)) == get_config(name, row.preset)
+        full = runs.recipe(reproduce.arguments(name, row, "full", 0))
+        for config in (wanted, full, published := get_config(name, row.preset)):
+            make_task(config)  # It finds the digits.
+        assert [config.to_dict() for config in (short, full)] == [wanted.to_dict(), published.to_dict()]
 
 
 def test_arguments_of_quick_runs_describe_configs():

@@ -22,7 +22,8 @@ def test_another_folder_is_evaluated_whole_whatever_the_training_split(tmp_path,
     assert examples["left"].shape == (3, 16, 16, 1)
     np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 50 / 255, 100 / 255], atol=1e-6)
     config.eval.examples = 2
-    _, examples = _test_examples(config)
+    words, examples = _test_examples(config)
+    assert words == "2 of the 3 real pairs of other (all), evenly spaced"
     np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 100 / 255], atol=1e-6)
     config.data.dir, config.data.test_sequences = str(tmp_path / "other" / ".." / "other"), ()
-    assert _test_examples(config)[0].endswith("real pairs of other (all), most of which training saw")
+    assert _test_examples(config)[0].endswith(", which training read too, evenly spaced")

@@ -105,7 +105,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     assert np.isfinite(state.params["w"]).all()
 
 
-def test_a_last_step_that_leaves_nothing_finite_is_not_saved(tmp_path):
+def test_a_last_step_that_leaves_parameters_beyond_float32_is_not_saved(tmp_path):
     with pytest.raises(DivergedError, match="the norm of the parameters is inf after step 1"):
         train(regression(), config(**{"train.steps": 1, "optim.learning_rate": 1e30}), tmp_path)
     with pytest.raises(InputError, match="holds no checkpoint"):

@@ -49,10 +49,12 @@ def load(name: str) -> tuple[ConfigDict, Any, dict[str, Any]]:
         raise InputError(f"unknown pretrained network {name!r}; choose one of: {known}")
     try:
         card = json.loads((FOLDER / f"{name}.json").read_text())
-        config, wanted = ConfigDict(with_tuples(card["config"])), card["sha256"]
+        config, wanted = ConfigDict(with_tuples(card["config"])), card.get("sha256")
         content = (FOLDER / f"{name}.safetensors").read_bytes()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"the pretrained network {name} cannot be read ({error}); take its files anew") from error
+    if not wanted:
+        raise InputError(f"the card {name}.json has no sha256 of its network; export it again, with --overwrite")
     if (found := hashlib.sha256(content).hexdigest()) != wanted:
         raise InputError(
             f"{name}.safetensors in {FOLDER} is not the file that {name}.json describes (SHA-256 {found[:8]}…, wanted "

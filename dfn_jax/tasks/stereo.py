@@ -138,7 +138,8 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     count = min(count, len(found))
     chosen = np.linspace(0, len(found) - 1, count).round().astype(int)  # from all sequences
     examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in chosen))
-    return f"{count} of the {len(found)} {words}", examples
+    spaced = ", evenly spaced" if count < len(found) else ""
+    return f"{count} of the {len(found)} {words}{spaced}", examples
 
 
 def _test_name(config: ConfigDict) -> str:
@@ -153,4 +154,4 @@ def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
     words = f"real pairs of {Path(folder).resolve().name} ({split})"
-    return words + (configs.seen_in_training(config) if config.eval.dir else ""), found
+    return words + configs.seen_in_training(config), found

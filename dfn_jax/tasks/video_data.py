@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class VideoData(NamedTuple):
     """
 
     train_batch: TrainBatch
-    test_set: Callable[[], tuple[str, Sequence[Batch]]]
+    test_set: Callable[[], tuple[str, Iterable[Batch]]]
 
 
 def video_data(config: ConfigDict, name: str) -> VideoData:
@@ -92,7 +92,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         options = {"batch_size": config.train.batch_size, "count": data.digit_count, "frames": sum(lengths(config))}
         return draw(jax.random.fold_in(key, step), "train", rows=rows, **options)
 
-    def test_set() -> tuple[str, Sequence[Batch]]:
+    def test_set() -> tuple[str, Iterable[Batch]]:
         count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
         published = Path(folder, moving_mnist.TEST_FILE) if source == "mnist" else None
         as_published = (*data.image_size, data.digit_size, count) == (64, 64, 28, 2) and frames <= 20
@@ -138,7 +138,7 @@ def _highway(config: ConfigDict) -> VideoData:
         options = {"batch_size": config.train.batch_size, "frames": sum(lengths(config))}
         return highway.video_batch(jax.random.fold_in(key, step), rows=rows, **size, **options)
 
-    def test_set() -> tuple[str, Sequence[Batch]]:
+    def test_set() -> tuple[str, Iterable[Batch]]:
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 4)
         known, predicted = lengths(config, testing=True)
         options = {"batch_size": TEST_BATCH, "frames": known + predicted, "flows": predicted}
@@ -170,7 +170,7 @@ def _video(config: ConfigDict) -> VideoData:
         options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
         return {"frames": video.segment_batch(found, step, rows=rows, **options)}
 
-    def test_set() -> tuple[str, Sequence[Batch]]:
+    def test_set() -> tuple[str, Iterable[Batch]]:
         length = sum(lengths(config, testing=True))
         folder = config.eval.dir or config.data.dir
         _, test = parts(folder, 1.0 if config.eval.dir else config.data.test_fraction)
@@ -179,8 +179,8 @@ def _video(config: ConfigDict) -> VideoData:
         words = (
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
-        own = ", the end of each clip, which training never sees"
-        words += configs.seen_in_training(config) if config.eval.dir else own
+        words += "" if config.eval.dir else ", the end of each clip, which training never sees"
+        words += configs.seen_in_training(config)
         return words, _in_batches(sequences)
 
     return VideoData(train_batch, test_set)
@@ -189,8 +189,8 @@ def _video(config: ConfigDict) -> VideoData:
 SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
 
 
-class _Batches(Sequence[Batch]):
-    """As many examples as asked for, in batches of TEST_BATCH that are made when they are looked at."""
+class _Batches:
+    """As many examples as asked for, in batches of TEST_BATCH that are made as one goes through them."""
 
     def __init__(self, examples: int, make: Callable[[int], Batch]):
         self._examples, self._make = examples, make
@@ -198,13 +198,12 @@ class _Batches(Sequence[Batch]):
     def __len__(self) -> int:
         return -(-self._examples // TEST_BATCH)
 
-    def __getitem__(self, index: int) -> Batch:
-        if index >= len(self):
-            raise IndexError(index)
-        batch = jax.device_get(self._make(index))  # whole, so that an example does not depend on their number
-        return {name: field[: self._examples - TEST_BATCH * index] for name, field in batch.items()}
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(len(self)):
+            batch = jax.device_get(self._make(index))  # whole, so that an example does not depend on their number
+            yield {name: field[: self._examples - TEST_BATCH * index] for name, field in batch.items()}
 
 
-def _in_batches(sequences: np.ndarray) -> Sequence[Batch]:
+def _in_batches(sequences: np.ndarray) -> _Batches:
     """Batches of sequences [N, T, H, W, C] uint8."""
     return _Batches(len(sequences), lambda index: {"frames": unit_range(sequences[TEST_BATCH * index :][:TEST_BATCH])})

@@ -1,7 +1,7 @@
 """What a video network reached: its metrics, frame by frame, beside two trivial predictors, and pictures that move."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ Predict = Callable[[np.ndarray], Guess]  # from the known frames
 
 
 def evaluate_video(
-    data: str, batches: Sequence[Batch], predict: Predict, *, known: int, probabilities: bool
+    data: str, batches: Iterable[Batch], predict: Predict, *, known: int, probabilities: bool
 ) -> Evaluation:
     """Measures a video network and the trivial predictors on the same sequences, batch by batch.
 
@@ -290,7 +290,7 @@ def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.nd
     )
     caption = (
         "Where each pixel of the prediction was fetched from: the hue is the direction, white is no motion, full "
-        f"colour {largest:g} px, as in the wheel."
+        f"colour {largest:g} px, as in the wheel; longer is darker."
     )
     return Picture("flow", "What the filters do", visualize.to_png(panel), caption, wide=True)
 
