@@ -38,6 +38,8 @@ def evaluate(
     folder = workdir / results_folder(workdir, config)
     folder.mkdir(parents=True, exist_ok=True)
     records, starts = read_metrics(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
+    here = {"hardware": hardware(), "commit": commit()}
+    trained = {what: of_training(what, starts, int(state.step)) or told for what, told in here.items()}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     results = {
         "experiment": config.experiment,
@@ -48,11 +50,11 @@ def evaluate(
         "data": evaluation.data,
         "training_time_s": _training_time(records),
         "wall_time_s": round(time.monotonic() - began, 1),
-        "hardware": of_training("hardware", starts, int(state.step)) or hardware(),
-        "evaluation_hardware": hardware(),
+        "hardware": trained["hardware"],
+        "evaluation_hardware": here["hardware"],
         "versions": versions(),
-        "commit": of_training("commit", starts, int(state.step)) or commit(),
-        "evaluation_commit": commit(),
+        "commit": trained["commit"],
+        "evaluation_commit": here["commit"],
         **{name: _as_json(value) for name, value in evaluation.metrics.items()},
     }
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
