@@ -6,7 +6,7 @@
 Rows are named by their presets, `paper` being the DFN. A row that was stopped goes on where it was; one that is done is
 not run again (remove its folder below `workdirs/tables/` for that). Rows that are not run keep what results/TABLE.json
 has of them. On two CPU cores, `--short` takes a quarter of an hour for highway, and half of one for stereo and
-moving_mnist each.
+moving_mnist each; `--medium`, which only highway has, takes an hour for each row.
 """
 
 import contextlib
@@ -25,7 +25,11 @@ from experiments.runs import ROOT, Record, outcome, read
 from experiments.tables import TABLES, Row, Table
 
 RESULTS, README = ROOT / "results", ROOT / "README.md"
-PROTOCOLS = ("full", "short")
+FLAGS = {
+    "full": "the published recipes; they want a GPU",
+    "medium": "highway only: the published network and images with fewer and smaller steps, an hour on two CPU cores",
+    "short": "smaller images or fewer steps, minutes on two CPU cores",
+}
 # What further arguments may change: where data are and how they are computed, not what.
 ALLOWED = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")
 
@@ -36,14 +40,13 @@ def arguments(name: str, row: Row, protocol: str, seed: int) -> list[str]:
     Args:
         name: of the table.
         row: of it.
-        protocol: 'full' for the published recipe, or 'short'.
+        protocol: one of the table's; 'full' is the published recipe.
         seed: of the run.
 
     Returns:
         The arguments, workdir excepted.
     """
-    changes = TABLES[name].short if protocol == "short" else {}
-    changes = {**changes, "seed": seed} if seed else changes
+    changes = {**TABLES[name].protocols[protocol].changes, **({"seed": seed} if seed else {})}
     options = [f"--config.{entry}={str(value).replace(' ', '')}" for entry, value in changes.items()]
     return [f"--config=experiments/{name}.py:{row.preset}", *options]
 
@@ -54,7 +57,7 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
     Args:
         name: of the table.
         row: of it.
-        protocol: 'full' or 'short'.
+        protocol: one of the table's.
         seed: of the run.
         extra: further arguments of `launch.py`, such as where the data are; they stand in the record's command.
 
@@ -100,25 +103,30 @@ def markdown(table: Table, records: list[Record]) -> str:
     Returns:
         Markdown; a protocol in which a row was not run says so.
     """
-    lines = [
-        f"| {table.unit} | parameters of the full recipe | published | full recipe | short protocol |",
-        "|---|---|---|---|---|",
+    columns = [
+        table.unit,
+        "parameters of the full recipe",
+        "published",
+        *(one.name for one in table.protocols.values()),
     ]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table.rows:
         mine = [record for record in records if record["row"] == row.preset]
-        cells = [_measured([r for r in mine if r["protocol"] == protocol], table.metric) for protocol in PROTOCOLS]
+        cells = [
+            _measured([r for r in mine if r["protocol"] == protocol], table.metric) for protocol in table.protocols
+        ]
         lines.append(f"| {row.name} | {row.parameters:,} | {row.published or '–'} | {' | '.join(cells)} |")
     for line in table.cited:
         found = [
-            next((r[line.metric] for r in records if r["protocol"] == p and line.metric in r), None) for p in PROTOCOLS
+            next((r[line.metric] for r in records if r["protocol"] == protocol and line.metric in r), None)
+            for protocol in table.protocols
         ]
         lines.append(
             f"| {line.name} | – | {line.published} | {' | '.join('–' if v is None else figure(v) for v in found)} |"
         )
-    recipes = {"full": "Full recipe: each row by its published one", "short": f"Short protocol: {table.short_name}"}
-    for protocol, recipe in recipes.items():
-        if mine := [record for record in records if record["protocol"] == protocol]:
-            lines += ["", f"{recipe}. {_on(mine)}"]
+    for flag, protocol in table.protocols.items():
+        if mine := [record for record in records if record["protocol"] == flag]:
+            lines += ["", f"{protocol.name.capitalize()}: {protocol.recipe}. {_on(mine)}"]
     return "\n".join(lines)
 
 
@@ -205,10 +213,14 @@ def main(words: list[str]) -> None:
 def _main(names: list[str], options: flags.FlagValues) -> None:
     if len(names) != 1 or names[0] not in TABLES:
         raise InputError(f"wanted one table of {', '.join(TABLES)}; got {' '.join(names) or 'none'}")
-    if options.full == options.short:
-        raise InputError("wanted either --full, the published recipes, or --short, minutes on a CPU")
-    name, protocol = names[0], "full" if options.full else "short"
-    table = TABLES[name]
+    name, table = names[0], TABLES[names[0]]
+    asked = [flag for flag in FLAGS if options[flag].value]
+    if len(asked) != 1 or asked[0] not in table.protocols:
+        raise InputError(
+            f"wanted one protocol of {name}, {' or '.join(f'--{flag}' for flag in table.protocols)}; "
+            f"got {' '.join(f'--{flag}' for flag in asked) or 'none'}"
+        )
+    protocol = asked[0]
     known = [row.preset for row in table.rows]
     chosen = known if options.rows is None else options.rows
     if not (chosen and options.seeds):
@@ -237,8 +249,8 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("full", False, "the published recipes; they want a GPU")
-    flags.DEFINE_bool("short", False, "smaller images and fewer steps, minutes on two CPU cores")
+    for flag, said in FLAGS.items():
+        flags.DEFINE_bool(flag, False, said)
     flags.DEFINE_list("rows", None, "presets of the rows to run; all by default")
     flags.DEFINE_list("seeds", ["0"], "to run each row with")
     flags.DEFINE_multi_string("option", [], "further argument of launch.py, such as --config.data.dir=FOLDER")

@@ -52,15 +52,16 @@ def test_records_are_of_the_recipes_as_they_are(name):
         (row,) = [row for row in TABLES[name].rows if row.preset == record["row"]]
         wanted = reproduce.arguments(name, row, record["protocol"], record["seed"])
         assert shlex.split(record["command"])[: 2 + len(wanted)] == ["python", "launch.py", *wanted]
-        recipe = get_config(name, row.preset).train.steps
-        assert record["steps"] == (TABLES[name].short["train.steps"] if record["protocol"] == "short" else recipe)
+        changes = TABLES[name].protocols[record["protocol"]].changes
+        assert record["steps"] == changes.get("train.steps", get_config(name, row.preset).train.steps)
         assert math.isfinite(record[TABLES[name].metric])
 
 
 def test_a_row_is_run_by_its_command(tmp_path, monkeypatch):
     """`launch.py` itself is run, at a few steps."""
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
-    monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(short=steerable.PRESETS["smoke"]))
+    short = TABLES["steerable"].protocols["short"]._replace(changes=steerable.PRESETS["smoke"])
+    monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(protocols={"short": short}))
     run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short")
     record = run(0, ["--config.train.checkpoint_every=3"])
     assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
@@ -111,14 +112,16 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
     assert lines[-6] == "| DFN | 464,494 | 0.52; 1.35 (authors' code) | 10.01 ± 0.01 (2 seeds) | 3.00 (2.50 to 3.25) |"
     assert lines[2].endswith("| not run | not run |")
     assert lines[-3] == "Full recipe: each row by its published one. Measured on more scenes; cpu."
-    assert lines[-1] == f"Short protocol: {table.short_name}. Measured on scenes; cpu."
+    assert lines[-1] == f"Short protocol: {table.protocols['short'].recipe}. Measured on scenes; cpu."
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("mnist", "--short"), "wanted one table of moving_mnist, highway, stereo, steerable; got mnist"),
-        (("stereo",), "wanted either --full"),
+        (("stereo",), "wanted one protocol of stereo, --full or --short; got none"),
+        (("stereo", "--full", "--short"), "or --short; got --full --short"),
+        (("stereo", "--medium"), "wanted one protocol of stereo, --full or --short; got --medium"),
         (("stereo", "--short", "--rows=dfn"), "no row dfn in stereo; it has twin"),
         (("stereo", "--short", "--seeds=a"), "--seeds is a; wanted whole numbers"),
         (("stereo", "--short", "--seeds="), "--rows or --seeds is empty"),
