@@ -40,7 +40,7 @@ def test_errors_are_told_for_what_happens_in_the_frames(batches):
     random = np.random.default_rng(1)
     for batch in batches:
         batch |= {name: random.random((len(batch["frames"]), AHEAD)) < 0.4 for name in ("overlap", "bounce")}
-    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, probabilities=True)
+    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, reach=4, probabilities=True)
     frames, overlap, bounce = (np.concatenate([b[name] for b in batches]) for name in ("frames", "overlap", "bounce"))
     errors = ((frames[:, KNOWN - 1 : KNOWN] / 2 - frames[:, KNOWN:]).astype(np.float64) ** 2).sum((2, 3, 4))
     for event, mask in {"overlap": overlap, "bounce": bounce, "neither": ~overlap & ~bounce}.items():
@@ -59,7 +59,7 @@ def test_errors_are_told_for_what_happens_in_the_frames(batches):
 
 def test_metrics(batches):
     frames, flow, visible = (np.concatenate([batch[name] for batch in batches]) for name in batches[0])
-    found = evaluate_video("noise", batches, halfway, known=KNOWN, probabilities=True).metrics
+    found = evaluate_video("noise", batches, halfway, known=KNOWN, reach=4, probabilities=True).metrics
     target, last, mean = frames[:, KNOWN:], frames[:, KNOWN - 1 : KNOWN], frames[:, :KNOWN].mean(1, keepdims=True)
     guesses = {"": last / 2, "baseline_last_frame_": last, "baseline_mean_frame_": mean}
     for prefix, guess in guesses.items():
@@ -80,8 +80,36 @@ def test_metrics(batches):
         np.testing.assert_allclose(found[f"{name}_noc"], error[visible].mean(), rtol=1e-5)
 
 
+def test_the_error_is_told_in_parts_of_what_a_filter_can_fetch(batches):
+    for batch in batches:
+        batch["flow"][..., 1] += 2  # y 3 to 4 pixels, x 1 to 2
+        batch["flow"][:, 1, :5] = [-2.5, 2.5]
+        batch["flow"][:, 2, :5] = [-4.5, 0]
+    found = dict.fromkeys(("within_reach", "beyond_reach", "hidden"), 0.0)
+    shares, count = dict(found), 0
+    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, reach=3, probabilities=False)
+    for batch in batches:
+        for n, t, y, x in np.ndindex(batch["visible"].shape):
+            right, down = batch["flow"][n, t, y, x]
+            fetched = abs(right) <= 3 and abs(down) <= 3
+            region = "hidden" if not batch["visible"][n, t, y, x] else "within_reach" if fetched else "beyond_reach"
+            error = batch["frames"][n, KNOWN + t, y, x, 0] - batch["frames"][n, KNOWN - 1, y, x, 0] / 2
+            found[region] += float(error) ** 2
+            shares[region] += 1
+            count += 1
+    images = count / np.prod(SIZE)
+    for region in found:
+        assert shares[region] > 0
+        np.testing.assert_allclose(evaluation.metrics[f"share_{region}"], shares[region] / count, rtol=1e-5)
+        np.testing.assert_allclose(evaluation.metrics[f"mse_per_frame_{region}"], found[region] / images, rtol=1e-5)
+    rows = next(s for s in evaluation.sections if s.title == "Where it loses").rows
+    parts = np.array([row.values for row in rows]).sum(0)
+    wholes = [evaluation.metrics[f"{who}mse_per_frame"] for who in ("", "baseline_last_frame_", "baseline_mean_frame_")]
+    np.testing.assert_allclose(parts, wholes, rtol=1e-5)
+
+
 def test_pictures_and_words(batches):
-    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, probabilities=False)
+    evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, reach=4, probabilities=False)
     pictures = {section.name: section.kind for section in evaluation.sections if hasattr(section, "kind")}
     assert pictures == {"movie": "gif", "strips": "png", "flow": "png", "per_frame": "png"}
     assert "bce_nats_per_frame" not in evaluation.metrics
@@ -91,7 +119,9 @@ def test_pictures_and_words(batches):
     assert "full colour 2 px" in next(s.caption for s in evaluation.sections if s.name == "flow")
 
     without = [{"frames": batch["frames"]} for batch in batches]
-    evaluation = evaluate_video("noise", without, lambda f: Guess(halfway(f).frames), known=KNOWN, probabilities=False)
+    evaluation = evaluate_video(
+        "noise", without, lambda f: Guess(halfway(f).frames), known=KNOWN, reach=4, probabilities=False
+    )
     assert not any("flow" in name for name in evaluation.metrics)
     assert [s.name for s in evaluation.sections if hasattr(s, "kind")] == ["movie", "strips", "per_frame"]
 

@@ -59,6 +59,7 @@ def make_task(config: ConfigDict) -> Task:
             *tested.test_set(),
             lambda frames: predict(params, frames),
             known=known,
+            reach=config.model.kernel_size // 2,
             probabilities=config.loss == "binary_cross_entropy",
         ),
         loss_name=loss_name,

@@ -26,6 +26,11 @@ MEASURES = {
 }
 RIVALS = {"last frame": "baseline_last_frame_", "mean frame": "baseline_mean_frame_"}
 ZERO_FLOW = {"no motion": "baseline_zero_flow_"}
+REGIONS = {
+    "within_reach": "seen in the frame before, within the filter's window",
+    "beyond_reach": "seen in the frame before, beyond the window",
+    "hidden": "not seen in the frame before",
+}
 EVENTS = {"overlap": "where digits overlap", "bounce": "where a digit bounces"}
 
 
@@ -47,7 +52,7 @@ Predict = Callable[[np.ndarray], Guess]  # from the known frames
 
 
 def evaluate_video(
-    data: str, batches: Iterable[Batch], predict: Predict, *, known: int, probabilities: bool
+    data: str, batches: Iterable[Batch], predict: Predict, *, known: int, reach: int, probabilities: bool
 ) -> Evaluation:
     """Measures a video network and the trivial predictors on the same sequences, batch by batch.
 
@@ -58,6 +63,8 @@ def evaluate_video(
             overlap and bounce, [N, F] bool.
         predict: known frames -> Guess.
         known: how many of the frames the predictors may see.
+        reach: pixels, each way, that the network's filters can fetch from; with ground truth, the squared error is also
+            summed apart over what was there to be fetched and what was not.
         probabilities: whether pixels are probabilities, so that their cross-entropy says something.
 
     Returns:
@@ -67,7 +74,7 @@ def evaluate_video(
     shown: list[tuple] = []
     for batch in progress(batches, desc="evaluating", unit="batch", leave=False):
         guess = _predict_full(predict, batch["frames"][:, :known], size=len(shown[0][0]) if shown else 0)
-        parts.append(_measure(batch, guess, known, probabilities))
+        parts.append(_measure(batch, guess, known, reach, probabilities))
         if sum(len(frames) for frames, *_ in shown) < MOVIES_SHOWN:
             shown.append((batch["frames"], guess.frames, guess.flow, batch.get("flow")))
     measured = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
@@ -93,7 +100,7 @@ class Measured(NamedTuple):
     """What is measured of a batch.
 
     Attributes:
-        values: [N, F] of each metric, the trivial predictors' with their prefix.
+        values: [N, F] of each metric, the trivial predictors' with their prefix, those of a region with its name.
         flow_errors: sums of `metrics.flow_errors`, by prefix (whose flow) and suffix (over which pixels).
         events: [N, F] bool, whether each event happens.
     """
@@ -103,7 +110,7 @@ class Measured(NamedTuple):
     events: dict[str, np.ndarray]
 
 
-def _measure(batch: Batch, guess: Guess, known: int, probabilities: bool) -> Measured:
+def _measure(batch: Batch, guess: Guess, known: int, reach: int, probabilities: bool) -> Measured:
     inputs, targets = batch["frames"][:, :known], batch["frames"][:, known:]
     still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
     rivals = {
@@ -114,6 +121,11 @@ def _measure(batch: Batch, guess: Guess, known: int, probabilities: bool) -> Mea
         for prefix, frames in {"": guess.frames, **rivals}.items()
         for name, found in _frame_metrics(frames, targets, probabilities).items()
     }
+    for region, mask in _regions(batch, reach).items():
+        values[f"share_{region}"] = mask.mean((2, 3))
+        for prefix, frames in {"": guess.frames, **rivals}.items():
+            error = metrics.squared_error_per_image(frames * mask[..., None], targets * mask[..., None])
+            values[f"{prefix}mse_per_frame_{region}"] = error
     if probabilities:
         values["target_entropy_nats"] = metrics.target_entropy_nats(targets)
     if guess.entropy is not None:
@@ -129,6 +141,14 @@ def _measure(batch: Batch, guess: Guess, known: int, probabilities: bool) -> Mea
         }
     events = {event: batch[event] for event in EVENTS if event in batch}
     return jax.device_get(Measured(values, flow_errors, events))
+
+
+def _regions(batch: Batch, reach: int) -> dict[str, np.ndarray]:
+    """Which pixels [N, F, H, W] of the predicted frames lie in each region; none without ground truth."""
+    if "flow" not in batch:
+        return {}
+    seen, near = batch["visible"], (np.abs(batch["flow"]) <= reach).all(-1)
+    return dict(zip(REGIONS, (seen & near, seen & ~near, ~seen), strict=True))
 
 
 def _at_events(values: dict[str, np.ndarray], events: dict[str, np.ndarray]) -> dict[str, float]:
@@ -182,9 +202,23 @@ def _tables(results: dict[str, float], data: str) -> list[Table]:
         of_flow = {name: measure for name, measure in MEASURES.items() if name.startswith("flow")}
         caption = "Flow from each predicted frame back to the one before it; the network never saw a flow."
         tables.append(comparison_table(results, of_flow, ZERO_FLOW, title="Motion", caption=caption))
+    if "share_hidden" in results:
+        tables.append(_regions_table(results))
     if any(f"_at_{event}" in name for event in EVENTS for name in results):
         tables.append(_events_table(results))
     return tables
+
+
+def _regions_table(results: dict[str, float]) -> Table:
+    rows = [
+        Row(
+            f"{words}: {results[f'share_{region}']:.0%} of the pixels",
+            [results[f"{prefix}mse_per_frame_{region}"] for prefix in ("", *RIVALS.values())],
+        )
+        for region, words in REGIONS.items()
+    ]
+    caption = f"{MEASURES['mse_per_frame'][0]}, in parts: a filter can fetch what lies in its window, and nothing else."
+    return Table("Where it loses", ["this network", *RIVALS], rows, caption=caption)
 
 
 def _events_table(results: dict[str, float]) -> Table:
