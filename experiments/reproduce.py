@@ -6,7 +6,7 @@
 Rows are named by their presets, `paper` being the DFN. A row that was stopped goes on where it was; one that is done is
 not run again (remove its folder below `workdirs/tables/` for that). Rows that are not run keep what results/TABLE.json
 has of them. On two CPU cores, `--short` takes a quarter of an hour for highway, and half of one for stereo and
-moving_mnist each; `--medium`, which only highway has, takes an hour for each row.
+moving_mnist each; `--medium`, which only highway has, takes an hour.
 """
 
 import contextlib
