@@ -116,14 +116,15 @@ def _measure(batch: Batch, guess: Guess, known: int, reach: int, probabilities: 
     rivals = {
         prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(RIVALS.values(), still, strict=True)
     }
+    guesses = {"": guess.frames, **rivals}
     values = {
         prefix + name: found
-        for prefix, frames in {"": guess.frames, **rivals}.items()
+        for prefix, frames in guesses.items()
         for name, found in _frame_metrics(frames, targets, probabilities).items()
     }
     for region, mask in _regions(batch, reach).items():
         values[f"share_{region}"] = mask.mean((2, 3))
-        for prefix, frames in {"": guess.frames, **rivals}.items():
+        for prefix, frames in guesses.items():
             error = metrics.squared_error_per_image(frames * mask[..., None], targets * mask[..., None])
             values[f"{prefix}mse_per_frame_{region}"] = error
     if probabilities:
