@@ -2,8 +2,8 @@
 
 The recurrent one has a hidden state between encoder and decoder.
 
-All convolutions have zero padding of half the kernel, He-uniform weights, zero biases and, unless said otherwise, leaky
-ReLU with slope 0.01. Parameters are float32; `dtype` is the type the network computes in.
+All convolutions have zero padding of half the kernel, weights of variance 1 / fan-in, zero biases and, unless said
+otherwise, leaky ReLU with slope 0.01. Parameters are float32; `dtype` is the type the network computes in.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,10 @@ from flax import linen as nn
 from jax import Array
 
 from dfn_jax.ops.conv import conv, upsampled_conv
+
+# Lasagne's HeUniform as the authors' code calls it, of gain 1. The gain of He et al. (2015), sqrt(2) a layer, makes the
+# first filters all but one-hot and the first dynamic biases several times the images: such a DFN learns little motion.
+INITIALIZER = nn.initializers.lecun_uniform()
 
 
 class Conv(nn.Module):
@@ -43,7 +47,7 @@ class Conv(nn.Module):
             strides=self.stride,
             padding=self.kernel_size // 2,
             use_bias=not self.position_bias,
-            kernel_init=nn.initializers.he_uniform(),
+            kernel_init=INITIALIZER,
             dtype=self.dtype,
             conv_general_dilated=_upsampled_conv if self.upsampled else _conv,
         )(x)
@@ -83,8 +87,8 @@ class MLP(nn.Module):
         """Maps x [N, C] to [N, features[-1]]."""
         *hidden, last = self.features
         for features in hidden:
-            x = nn.leaky_relu(nn.Dense(features, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(x))
-        return nn.Dense(last, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(x)
+            x = nn.leaky_relu(nn.Dense(features, kernel_init=INITIALIZER, dtype=self.dtype)(x))
+        return nn.Dense(last, kernel_init=INITIALIZER, dtype=self.dtype)(x)
 
 
 class Encoder(nn.Module):
