@@ -37,6 +37,21 @@ def test_parameters_are_as_published(network, inputs, published):
     assert parameters(network, *inputs) == published
 
 
+@pytest.mark.parametrize(
+    ("network", "inputs"),
+    [(SteerableDFN(), (jnp.zeros((1, 8, 8, 1)), jnp.zeros(1))), (StereoDFN(), (jnp.zeros((1, 8, 8, 1)),))],
+)
+def test_weights_begin_as_in_the_authors_code(network, inputs):
+    """Lasagne's HeUniform of gain 1: uniform up to sqrt(3 / fan-in) either way; biases are zero."""
+    for path, leaf in jax.tree.leaves_with_path(jax.jit(network.init)(KEY, *inputs)):
+        if path[-1].key != "kernel":
+            assert not leaf.any()
+            continue
+        bound = np.sqrt(3 / np.prod(leaf.shape[:-1]))
+        assert 0.9 * bound < np.abs(leaf).max() <= bound
+        np.testing.assert_allclose(np.std(leaf), bound / np.sqrt(3), rtol=0.15)
+
+
 def test_shared_biases_make_the_size_free():
     network = StereoDFN(position_bias=False)
     assert parameters(network, jnp.zeros((1, 64, 64, 1))) == 464_494 - 32 * 32 * 128 + 128
