@@ -72,7 +72,7 @@ def at_least_float32(x: Array) -> Array:
 
 
 class MLP(nn.Module):
-    """Dense layers with leaky ReLU between them; the last one is linear.
+    """Dense layers with leaky ReLU between them; the last one is linear. Glorot-uniform weights, zero biases.
 
     Attributes:
         features: channels out of each layer.
@@ -87,8 +87,8 @@ class MLP(nn.Module):
         """Maps x [N, C] to [N, features[-1]]."""
         *hidden, last = self.features
         for features in hidden:
-            x = nn.leaky_relu(nn.Dense(features, kernel_init=INITIALIZER, dtype=self.dtype)(x))
-        return nn.Dense(last, kernel_init=INITIALIZER, dtype=self.dtype)(x)
+            x = nn.leaky_relu(nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype)(x))
+        return nn.Dense(last, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype)(x)
 
 
 class Encoder(nn.Module):
