@@ -152,8 +152,8 @@ def figure(value: float) -> str:
 
 
 def _on(records: list[Record]) -> str:
-    """What runs were measured on, and where."""
-    said = [f"{record['data']}; {record['hardware']}" for record in records]
+    """What runs were measured on, and where; and the note of a record that is not quite what its command gives now."""
+    said = ["; ".join(record[entry] for entry in ("data", "hardware", "note") if entry in record) for record in records]
     return " ".join(f"Measured on {words}." for words in dict.fromkeys(said))
 
 
