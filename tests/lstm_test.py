@@ -55,7 +55,8 @@ def predict_by_loops(network, params, frames, horizon):
             memories[index] = cell_step(params[f"forecaster_{index}"], below, *memory)
             below = memories[index][0]
         read = np.concatenate([hidden for hidden, _ in memories], axis=-1) if network.read_all else below
-        pixels = sigmoid(conv(read, params["Conv_0"]))
+        readout = {name: np.asarray(leaf, np.float64) for name, leaf in params["Dense_0"].items()}
+        pixels = sigmoid(read @ readout["kernel"] + readout["bias"])
         frame = np.zeros(frames.shape[1:])
         for y, x in np.ndindex(pixels.shape[:2]):
             patch = pixels[y, x].reshape(tall, wide, -1)

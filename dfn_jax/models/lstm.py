@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from dfn_jax.models.generators import Conv, at_least_float32
+from dfn_jax.models.generators import at_least_float32
 from dfn_jax.models.video import Predicted
 from dfn_jax.ops.conv import conv
 
@@ -95,7 +95,7 @@ class EncoderForecaster(nn.Module):
 
     The forecaster's first layer has no input: nothing is fed back. With features (128, 64, 64), 5x5 kernels, patches of
     4 pixels and all layers read it is the Conv-LSTM of Table 1, 7,585,296 parameters; with features (2048, 2048), 1x1
-    kernels, the whole frame as one patch and the top layer read the FC-LSTM, 142,667,776.
+    kernels, the whole frame as one patch and the top layer read the FC-LSTM, 142,667,776. Weights are Glorot-uniform.
 
     Attributes:
         features: channels of each layer.
@@ -135,7 +135,7 @@ class EncoderForecaster(nn.Module):
             _, below = layer(memory, below, horizon)
             layers.append(below)
         read = jnp.concatenate(layers, axis=-1) if self.read_all else below
-        pixels = Conv(tall * wide * channels, kernel_size=1, dtype=self.dtype)(read.reshape(-1, *read.shape[2:]))
-        pixels = nn.sigmoid(at_least_float32(pixels))
+        readout = nn.Dense(tall * wide * channels, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype)
+        pixels = nn.sigmoid(at_least_float32(readout(read)))
         pixels = pixels.reshape(horizon, samples, rows, columns, tall, wide, channels)
         return Predicted(pixels.transpose(1, 0, 2, 4, 3, 5, 6).reshape(samples, horizon, height, width, channels), None)
