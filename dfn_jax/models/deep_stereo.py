@@ -55,15 +55,17 @@ class DeepStereo(nn.Module):
         planes = jnp.stack([padded[:, :, tap : tap + width] for tap in range(self.taps)], axis=1)
         flat = planes.reshape(-1, height, width, channels)
 
-        seen = nn.leaky_relu(Conv(16, dtype=self.dtype)(flat))
-        seen = nn.leaky_relu(Conv(8, dtype=self.dtype)(seen)).reshape(samples, self.taps, height, width, 8)
+        # Weights as small as the first ones of the generator learn far more slowly here.
+        layer = functools.partial(Conv, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)
+        seen = nn.leaky_relu(layer(16)(flat))
+        seen = nn.leaky_relu(layer(8)(seen)).reshape(samples, self.taps, height, width, 8)
         seen = jnp.moveaxis(seen, 1, 3).reshape(samples, height, width, -1)
         context = nn.leaky_relu(StereoGenerator(64, self.position_bias, self.dtype)(left))
-        selected = nn.leaky_relu(Conv(64, dtype=self.dtype)(jnp.concatenate([context, seen], axis=-1)))
-        selection = ops.softmax_filters(at_least_float32(Conv(self.taps, dtype=self.dtype)(selected)))
+        selected = nn.leaky_relu(layer(64)(jnp.concatenate([context, seen], axis=-1)))
+        selection = ops.softmax_filters(at_least_float32(layer(self.taps)(selected)))
 
-        painted = nn.leaky_relu(Conv(16, dtype=self.dtype)(flat))
-        painted = at_least_float32(Conv(channels, dtype=self.dtype)(painted)).reshape(planes.shape)
+        painted = nn.leaky_relu(layer(16)(flat))
+        painted = at_least_float32(layer(channels)(painted)).reshape(planes.shape)
         select = functools.partial(jnp.einsum, "nhwp,nphwc->nhwc", selection, precision="highest")
         added = select(painted)
         return Selected(select(planes) + added, selection, added)

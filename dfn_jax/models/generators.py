@@ -28,6 +28,7 @@ class Conv(nn.Module):
         stride: step of the output grid in input pixels.
         position_bias: one bias per position and channel instead of one per channel; fixes the image size.
         upsampled: whether each pixel is repeated 2x2 before the convolution, which then is of 3x3 and stride 1.
+        kernel_init: draws the first weights.
         dtype: type of the computation; parameters stay float32.
     """
 
@@ -36,6 +37,7 @@ class Conv(nn.Module):
     stride: int = 1
     position_bias: bool = False
     upsampled: bool = False
+    kernel_init: nn.initializers.Initializer = INITIALIZER
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -47,7 +49,7 @@ class Conv(nn.Module):
             strides=self.stride,
             padding=self.kernel_size // 2,
             use_bias=not self.position_bias,
-            kernel_init=INITIALIZER,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             conv_general_dilated=_upsampled_conv if self.upsampled else _conv,
         )(x)
