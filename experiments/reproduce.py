@@ -152,9 +152,12 @@ def figure(value: float) -> str:
 
 
 def _on(records: list[Record]) -> str:
-    """What runs were measured on, and where; and the note of a record that is not quite what its command gives now."""
-    said = ["; ".join(record[entry] for entry in ("data", "hardware", "note") if entry in record) for record in records]
-    return " ".join(f"Measured on {words}." for words in dict.fromkeys(said))
+    """What runs were measured on, and where; and the notes of records that are not quite what their command says."""
+    said = [f"Measured on {record['data']}; {record['hardware']}." for record in records]
+    for note in dict.fromkeys(record["note"] for record in records if "note" in record):
+        rows = dict.fromkeys(record["row"] for record in records if record.get("note") == note)
+        said.append(f"{', '.join(rows)}: {note}.")
+    return " ".join(dict.fromkeys(said))
 
 
 def with_tables(readme: str, tables: dict[str, str]) -> str:

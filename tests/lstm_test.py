@@ -92,3 +92,10 @@ def test_half_precision_predicts_in_float32():
     exact, rough = (jax.jit(n.apply, static_argnums=2)(params, frames, 2).frame for n in (network, half))
     assert rough.dtype == jnp.float32
     assert 0 < jnp.abs(exact - rough).max() < 0.02
+
+
+def test_the_readout_begins_glorot_uniform():
+    network = EncoderForecaster(features=(8,), kernel_size=1, patch=4, read_all=True)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 2, 8, 8, 1)))["params"]
+    most = np.sqrt(6 / (8 + 16))
+    assert 0.9 * most < np.abs(params["Dense_0"]["kernel"]).max() <= most

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from dfn_jax.models.baselines import StereoTwin
+from dfn_jax.models.deep_stereo import DeepStereo
+from dfn_jax.models.spatial_transformer import SpatialTransformer
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.models.stereo import StereoDFN
 from tests import reference
@@ -37,21 +39,37 @@ def test_parameters_are_as_published(network, inputs, published):
     assert parameters(network, *inputs) == published
 
 
+def lasagne_he(reads, writes):
+    """Bound of Lasagne's HeUniform, whose gain is 1 unless told otherwise."""
+    return np.sqrt(3 / reads)
+
+
+def he(reads, writes):
+    return np.sqrt(6 / reads)
+
+
+def glorot(reads, writes):
+    return np.sqrt(6 / (reads + writes))
+
+
 @pytest.mark.parametrize(
-    ("network", "inputs", "bound"),
+    ("network", "inputs", "bounds"),
     [
-        # Lasagne's defaults, GlorotUniform, and its HeUniform, whose gain is 1 unless told otherwise.
-        (SteerableDFN(), (jnp.zeros((1, 8, 8, 1)), jnp.zeros(1)), lambda reads, writes: np.sqrt(6 / (reads + writes))),
-        (StereoDFN(), (jnp.zeros((1, 8, 8, 1)),), lambda reads, writes: np.sqrt(3 / reads)),
+        (SteerableDFN(), (jnp.zeros((1, 8, 8, 1)), jnp.zeros(1)), {"": glorot}),  # Lasagne's default
+        (StereoDFN(), (jnp.zeros((1, 8, 8, 1)),), {"": lasagne_he}),
+        (DeepStereo(), (jnp.zeros((1, 8, 8, 1)),), {"StereoGenerator": lasagne_he, "": he}),
+        (SpatialTransformer(), (jnp.zeros((1, 8, 8, 1)),), {"Encoder": lasagne_he, "Dense_0": he}),
     ],
 )
-def test_weights_begin_as_in_the_authors_code(network, inputs, bound):
+def test_networks_begin_as_in_the_authors_code_and_what_is_not_there_by_he(network, inputs, bounds):
     for path, leaf in jax.tree.leaves_with_path(jax.jit(network.init)(KEY, *inputs)):
-        if path[-1].key != "kernel":
-            assert not leaf.any()
+        name = jax.tree_util.keystr(path)
+        bound = next((bound for part, bound in bounds.items() if part in name), None)
+        if path[-1].key != "kernel" or bound is None:
+            assert not leaf.any(), name
             continue
         most = bound(np.prod(leaf.shape[:-1]), leaf.shape[-1])
-        assert 0.9 * most < np.abs(leaf).max() <= most
+        assert 0.9 * most < np.abs(leaf).max() <= most, name
         np.testing.assert_allclose(np.std(leaf), most / np.sqrt(3), rtol=0.2)
 
 

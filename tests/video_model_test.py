@@ -144,3 +144,15 @@ def test_what_does_not_fit_is_named():
         rollout(network, params, frames[:, :1], horizon=1)
     with pytest.raises(ValueError, match="at least 1 frame, got 0"):
         rollout(network, params, frames, horizon=0)
+
+
+def test_the_first_filters_average():
+    """At first no tap is told apart: each filter's entropy is almost that of equal weights, log 121."""
+    network = VideoDFN((32, 32, 64, 64), (64,), (32, 64), 128, kernel_size=11, window=2, dynamic_bias=True)
+    frames = jax.random.uniform(jax.random.key(1), (1, 3, 12, 12, 1))
+    entropies = []
+    for seed in range(4):
+        params = jax.jit(network.init)(jax.random.key(seed), frames[:, :2])
+        filters = np.asarray(jitted_rollout(network, params, frames, horizon=3).filters, np.float64)
+        entropies.append(-(filters * np.log(filters + 1e-30)).sum(-1).mean())
+    assert np.log(121) - 0.05 < np.mean(entropies) <= np.log(121)

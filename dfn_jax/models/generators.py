@@ -14,9 +14,9 @@ from jax import Array
 
 from dfn_jax.ops.conv import conv, upsampled_conv
 
-# Lasagne's HeUniform as the authors' code calls it, of gain 1. The gain of He et al. (2015), sqrt(2) a layer, makes the
-# first filters all but one-hot and the first dynamic biases several times the images: such a DFN learns little motion.
-INITIALIZER = nn.initializers.lecun_uniform()
+# Lasagne's HeUniform as the authors call it, of gain 1. With the gain of He et al. (2015), sqrt(2), highway's DFN ends
+# with twice the error (docs/results.md).
+HE_UNIFORM_OF_GAIN_1 = nn.initializers.lecun_uniform()
 
 
 class Conv(nn.Module):
@@ -37,7 +37,7 @@ class Conv(nn.Module):
     stride: int = 1
     position_bias: bool = False
     upsampled: bool = False
-    kernel_init: nn.initializers.Initializer = INITIALIZER
+    kernel_init: nn.initializers.Initializer = HE_UNIFORM_OF_GAIN_1
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-from dfn_jax.models.generators import INITIALIZER, at_least_float32
+from dfn_jax.models.generators import at_least_float32
 from dfn_jax.models.stereo import stereo_encoder
 
 POOLED = 4  # rows and columns of the code that the map is made of
@@ -50,7 +50,7 @@ class SpatialTransformer(nn.Module):
         samples, height, width, _ = left.shape
         code = stereo_encoder(self.position_bias, self.dtype)(left)
         pooled = jax.image.resize(code, (samples, POOLED, POOLED, code.shape[-1]), "linear").reshape(samples, -1)
-        hidden = nn.leaky_relu(nn.Dense(128, kernel_init=INITIALIZER, dtype=self.dtype)(pooled))
+        hidden = nn.leaky_relu(nn.Dense(128, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(pooled))
         change = nn.Dense(6, kernel_init=nn.initializers.zeros, dtype=self.dtype)(hidden)
         change = at_least_float32(change).reshape(samples, 2, 3)  # theta without the identity
         rows, columns = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
