@@ -30,6 +30,13 @@ def test_the_readme_says_what_the_records_say():
     assert reproduce.with_tables(README.read_text(), tables) == README.read_text()
 
 
+def test_the_readme_tells_of_real_video_what_the_records_say():
+    dfn, twin = reproduce.read(reproduce.RESULTS / "highway_medium_real_video.json")
+    last_frame, words = dfn["baseline_last_frame_mse_per_frame"], " ".join(README.read_text().split())
+    figures = (dfn["mse_per_frame"], last_frame, twin["mse_per_frame"])
+    assert "{:.2f} against {:.2f}, and its twin without the filter {:.2f}".format(*figures) in words
+
+
 @pytest.mark.parametrize("name", quick.RUNS)
 def test_records_of_quick_runs_are_of_these_commands(name):
     record = reproduce.read(reproduce.RESULTS / f"{name}.json")
