@@ -124,9 +124,10 @@ def markdown(table: Table, records: list[Record]) -> str:
         lines.append(
             f"| {line.name} | – | {line.published} | {' | '.join('–' if v is None else figure(v) for v in found)} |"
         )
+    names = {row.preset: row.name for row in table.rows}
     for flag, protocol in table.protocols.items():
         if mine := [record for record in records if record["protocol"] == flag]:
-            lines += ["", f"{protocol.name.capitalize()}: {protocol.recipe}. {_on(mine)}"]
+            lines += ["", f"{protocol.name.capitalize()}: {protocol.recipe}. {_on(mine, names)}"]
     return "\n".join(lines)
 
 
@@ -151,11 +152,11 @@ def figure(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
 
 
-def _on(records: list[Record]) -> str:
+def _on(records: list[Record], names: dict[str, str]) -> str:
     """What runs were measured on, and where; and the notes of records that are not quite what their command says."""
     said = [f"Measured on {record['data']}; {record['hardware']}." for record in records]
     for note in dict.fromkeys(record["note"] for record in records if "note" in record):
-        rows = dict.fromkeys(record["row"] for record in records if record.get("note") == note)
+        rows = dict.fromkeys(names[record["row"]] for record in records if record.get("note") == note)
         said.append(f"{', '.join(rows)}: {note}.")
     return " ".join(dict.fromkeys(said))
 
