@@ -30,6 +30,21 @@ def test_the_readme_says_what_the_records_say():
     assert reproduce.with_tables(README.read_text(), tables) == README.read_text()
 
 
+def mean(table, row, protocol):
+    found = [r for r in reproduce.records(table) if (r["row"], r["protocol"]) == (row, protocol)]
+    return sum(record[TABLES[table].metric] for record in found) / len(found)
+
+
+def test_the_readme_says_what_is_reproduced_as_the_records_do():
+    left = [mean(table, "paper", "medium") / mean(table, "twin", "medium") for table in ("stereo", "highway")]
+    worth = [100 * (1 - share) for share in left]
+    nats = [mean("moving_mnist", row, "short") for row in ("twin", "cdna", "paper")]
+    words = " ".join(README.read_text().split())
+    assert "the filter leaves {:.0f} % and {:.0f} % less".format(*worth) in words
+    compared = "without the filter ({:.1f} nats) and CDNA ({:.1f}) are better there than the DFN ({:.1f})"
+    assert compared.format(*nats) in words
+
+
 def test_the_readme_tells_of_real_video_what_the_records_say():
     dfn, twin = reproduce.read(reproduce.RESULTS / "highway_medium_real_video.json")
     last_frame, words = dfn["baseline_last_frame_mse_per_frame"], " ".join(README.read_text().split())
