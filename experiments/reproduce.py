@@ -6,7 +6,8 @@
 Rows are named by their presets, `paper` being the DFN. A row that was stopped goes on where it was; one that is done is
 not run again (remove its folder below `workdirs/tables/` for that). Rows that are not run keep what results/TABLE.json
 has of them. On two CPU cores, `--short` takes a quarter of an hour for highway, and half of one for stereo and
-moving_mnist each; `--medium`, which highway and stereo have, takes an hour or two.
+moving_mnist each. One row by `--medium` takes one core 20 minutes for stereo, an hour for highway, and six hours for
+moving_mnist.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from experiments.tables import TABLES, Row, Table
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 FLAGS = {
     "full": "the published recipes; they want a GPU",
-    "medium": "highway, stereo: the published networks and images, fewer and smaller steps; an hour on two CPU cores",
+    "medium": "the published networks and images, fewer and smaller steps; from 20 minutes (stereo) to 6 hours a row",
     "short": "smaller images or fewer steps, minutes on two CPU cores",
 }
 # What further arguments may change: where data are and how they are computed, not what.
