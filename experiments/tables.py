@@ -74,6 +74,8 @@ MEDIUM = Protocol(
     "the published recipe with half the steps, a quarter of the batch, learning rate halved twice as often",
 )
 
+ADAM_FOR_ALL = "Adam 1e-3 for all rows (the full recipe of the one without the filter has 1e-4)"
+
 
 def _short(changes: dict[str, Any], recipe: str) -> Protocol:
     return Protocol("short protocol", changes, recipe)
@@ -95,7 +97,7 @@ TABLES = {
             "full": FULL,
             "medium": MEDIUM._replace(
                 changes={**MEDIUM.changes, "optim.learning_rate": 1e-3, "eval.examples": 1000},
-                recipe=f"{MEDIUM.recipe}; Adam 1e-3 for all rows (the full recipe of the one without the filter has 1e-4)",
+                recipe=f"{MEDIUM.recipe}; {ADAM_FOR_ALL}",
             ),
             "short": _short(
                 {
@@ -111,8 +113,8 @@ TABLES = {
                     "optim.halve_every": 100,
                     "eval.examples": 512,
                 },
-                "one digit of 14 pixels on 32x32, 4 + 4 frames, 400 steps of 4 sequences, Adam 1e-3 halved every 100 "
-                "for all rows (the full recipe of the one without the filter has 1e-4)",
+                "one digit of 14 pixels on 32x32, 4 + 4 frames, 400 steps of 4 sequences, learning rate halved every "
+                f"100; {ADAM_FOR_ALL}",
             ),
         },
         (
