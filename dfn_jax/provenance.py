@@ -13,10 +13,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def hardware(devices: Iterable[jax.Device] | None = None) -> str:
-    """Devices, by default all, in words, such as '1 x cpu (x86_64, 2 cores)'."""
+    """Devices, by default all, in words, such as '1 x cpu (x86_64, 2 cores)': cores that this process may use."""
     devices = list(devices or jax.devices())
-    host = f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
+    host = f" ({platform.machine()}, {_cores()})" if devices[0].platform == "cpu" else ""
     return f"{len(devices)} x {devices[0].device_kind}{host}"
+
+
+def _cores() -> str:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def versions() -> dict[str, str]:
