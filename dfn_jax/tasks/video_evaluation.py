@@ -283,7 +283,7 @@ def _movie(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
     width = max(image.shape[1] for image in images)
     images = [np.pad(i, ((0, 0), (width - i.shape[1], 0), (0, 0)), constant_values=255) for i in images]
     caption = (
-        f"Top: the real sequence. Bottom: the {known} given frames, then predictions, each made of the last frame."
+        f"Top: the true sequence. Bottom: the {known} given frames, then predictions, each made of the last frame."
     )
     return Picture("movie", "It moves", visualize.to_gif(np.stack(images)), caption, wide=True)
 
@@ -294,13 +294,13 @@ def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
         rows += [[*truth], [*[None] * known, *guess]]
     scale = max(1, STRIP_WIDTH // (real.shape[1] * real.shape[3]))
     titles = [f"{index - known + 1:+d}" if index >= known else str(index - known + 1) for index in range(real.shape[1])]
-    panel = visualize.panel(rows, column_titles=titles, row_titles=["real", "predicted"] * len(real), scale=scale)
+    panel = visualize.panel(rows, column_titles=titles, row_titles=["true", "predicted"] * len(real), scale=scale)
     caption = f"The network saw the frames up to 0 and predicted +1 to +{real.shape[1] - known}."
     return Picture("strips", "What comes next", visualize.to_png(panel), caption, wide=True)
 
 
 def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.ndarray | None, known: int) -> Picture:
-    """Frame before, filters as flow, predicted frame and real one, for the first and the last prediction."""
+    """Frame before, filters as flow, predicted frame and true one, for the first and the last prediction."""
     largest = _full_colour(flow, truth)
     times = sorted({0, flow.shape[1] - 1})
     rows, titles = [], []
@@ -318,7 +318,7 @@ def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.nd
         "filters, as flow",
         *(["true flow"] if truth is not None else []),
         "prediction",
-        "real",
+        "true frame",
     ]
     panel = visualize.panel(
         rows, column_titles=columns, row_titles=[*titles, "legend"], scale=max(1, 128 // real.shape[3])
