@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
 from dfn_jax.config import results_folder
-from dfn_jax.files import write_whole
+from dfn_jax.files import make_writable_folder, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
@@ -34,9 +34,12 @@ def evaluate(
 
     Returns:
         The folder that holds `results.json` and `report/`, and what was found.
+
+    Raises:
+        OSError: the folder cannot be written; told before anything is measured.
     """
     folder = workdir / results_folder(workdir, config)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_writable_folder(folder)
     records, starts = read_metrics(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     here = {"hardware": hardware(), "commit": commit()}
     trained = {what: of_training(what, starts, int(state.step)) or told for what, told in here.items()}

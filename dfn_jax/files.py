@@ -1,6 +1,7 @@
 """Where files go, and writing them so that nothing half-written is ever taken for whole."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -15,6 +16,16 @@ def keep_compiled_programs() -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Makes a folder where there is none, and tells before any work is done whether its results could be written.
+
+    Raises:
+        OSError: it cannot be made, or nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
