@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import write_whole
+from dfn_jax.files import expanded, write_whole
 from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
 MAY_CHANGE = (
-    "preset", "eval", "mesh", "precision", "train.steps", "train.log_every", "train.checkpoint_every",
+    "preset", "eval", "mesh", "precision", "data.dir", "train.steps", "train.log_every", "train.checkpoint_every",
     "train.non_finite",
 )  # fmt: skip
 
@@ -89,6 +89,8 @@ def check(config: ConfigDict) -> None:
     )
     check_whole_numbers(config, {"optim.halve_every": 1}, bits=31)  # Optax counts steps by signed numbers.
     for name, value in _flat(config.to_dict()).items():
+        if isinstance(value, str) and not _is_text(value):
+            raise InputError(f"config.{name} is {value!r}, which is not UTF-8; rename the folder")
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"config.{name} is {value}; it must be finite")
     if len(config.data.image_size) != 2:
@@ -99,6 +101,15 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"config.optim.clip_norm is {config.optim.clip_norm}; it must be 0, for none, or more")
     choose("precision", config.precision, PRECISIONS)
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8: a file's name, in which any byte may be, need not be such."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int = 32) -> None:
@@ -164,18 +175,20 @@ def data_folder(named: str, what: str) -> str:
     return folder
 
 
-def seen_in_training(config: ConfigDict) -> str:
-    """What to say of a test set where `config.eval.dir` is, or is in, the folder that `config.data.dir` names.
+def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
+    """What to say of a test set where `config.eval.dir` is, or is in, the folder that training read, or the reverse.
 
     Args:
         config: an experiment's config.
+        known: names of the data, as in `check_data`.
 
     Returns:
         Words to append; none where the folders have nothing to do with each other.
     """
-    if not (config.eval.dir and config.data.dir):
+    read = (config.data.dir or os.environ.get("DFN_DATA", "")) if config.data.name == known[1] else ""
+    if not (config.eval.dir and read):
         return ""
-    ours, theirs = Path(config.eval.dir).resolve(), Path(config.data.dir).resolve()
+    ours, theirs = expanded(config.eval.dir).resolve(), expanded(read).resolve()
     return ", which training read too" if ours.is_relative_to(theirs) or theirs.is_relative_to(ours) else ""
 
 
@@ -231,11 +244,11 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
     Returns:
         The folder's path from the workdir.
     """
-    own = json.loads((workdir / "config.json").read_text())
-    changed = {name: value for name, value in config.eval.items() if value != own.get("eval", {}).get(name)}
+    own = _flat(json.loads((workdir / "config.json").read_text()))
+    changed = {name: value for name, value in config.eval.items() if value != own.get(f"eval.{name}")}
     parts = []
     if changed.keys() & {"name", "dir"}:
-        folder = Path(config.eval.dir).resolve()
+        folder = expanded(config.eval.dir).resolve()
         there = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"  # Many folders are called 'test'.
         parts = [there if config.eval.dir else config.eval.name or config.data.name]
     parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]

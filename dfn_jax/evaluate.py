@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
 from dfn_jax.config import results_folder
+from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import read_metrics, read_records
@@ -36,12 +37,15 @@ def evaluate(
         The folder that holds `results.json` and `report/`, and what was found.
 
     Raises:
+        InputError: what is there was measured after more steps, of which the checkpoint is damaged.
         OSError: the folder cannot be written; told before anything is measured.
     """
     folder = workdir / results_folder(workdir, config)
     make_writable_folder(folder)
+    if not config.eval.best:  # which may be of any step
+        _check_no_step_is_lost(folder / "results.json", int(state.step))
     records, starts = read_metrics(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
-    here = {"hardware": hardware(), "commit": commit()}
+    here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
     trained = {what: of_training(what, starts, int(state.step)) or told for what, told in here.items()}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     results = {
@@ -55,12 +59,13 @@ def evaluate(
         "wall_time_s": round(time.monotonic() - began, 1),
         "hardware": trained["hardware"],
         "evaluation_hardware": here["hardware"],
+        "precision": trained["precision"],
+        "evaluation_precision": here["precision"],
         "versions": versions(),
         "commit": trained["commit"],
         "evaluation_commit": here["commit"],
         **{name: _as_json(value) for name, value in evaluation.metrics.items()},
     }
-    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     sections = list(evaluation.sections)
     if len(records) > 1:
         curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
@@ -77,19 +82,35 @@ def evaluate(
             "Versions": results["versions"],
         },
     )
+    # Last of all: whoever finds it takes the evaluation for done.
+    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return folder, evaluation
+
+
+def _check_no_step_is_lost(path: Path, steps: int) -> None:
+    """Checks that the results of a state are not replaced by those of one before it."""
+    try:
+        there = int(json.loads(path.read_text())["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if there > steps:
+        raise InputError(
+            f"{path} was measured after {there} steps, the newest whole checkpoint has {steps}; train on to {there} "
+            "first, or move the results away"
+        )
 
 
 def of_training(what: str, starts: list[dict], steps: int) -> str | None:
     """What made the steps of a run: several where it was stopped and went on with another.
 
     Args:
-        what: 'commit' or 'hardware'.
+        what: 'commit', 'hardware' or 'precision'.
         starts: records of `starts.jsonl`.
         steps: how many steps count.
 
     Returns:
-        The commits or the hardware in words, 'unknown' where a start has not told it; None where there are no steps.
+        The commits, the hardware or the precisions in words, 'unknown' where a start has not told it; None where there
+        are no steps.
     """
     counted = [start for start in starts if start["step"] < steps]
     begun = bool(counted) and counted[0]["step"] == 0

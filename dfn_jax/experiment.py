@@ -13,9 +13,10 @@ from dfn_jax.config import check, check_workdir, claim_workdir
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.optimisers import make_optimiser
-from dfn_jax.records import Records
+from dfn_jax.provenance import same_data, signature
+from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task
-from dfn_jax.tasks.task import Evaluation
+from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState, restore, train
 
 
@@ -36,6 +37,7 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
     began = time.monotonic()
+    _check_float32()
     check(config)
     make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
     found = None
@@ -43,8 +45,9 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
         with processes.together():
             task = make_task(config)
             if training:
-                task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
-                task.check_test()
+                task.check_test()  # Data that cannot be used are told before the workdir is claimed.
+            if training or not (config.eval.name or config.eval.dir):
+                _check_same_data(workdir, config, task)
         # `make_task` wrote into the config which data it found.
         asked = f"{workdir.absolute()} {training} {config.to_json_best_effort()}"
         if not processes.alike(asked):
@@ -83,18 +86,43 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
         InputError: there is no such network, it does not fit the config, or the config or the data cannot be used.
     """
     began = time.monotonic()
+    _check_float32()
     trained_with, params, card = pretrained.load(name)
     config = _evaluated_with(name, trained_with, config or trained_with)
     check(config)
     task = make_task(config)
     pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
     task.check_test()
-    if workdir.exists() and any(workdir.iterdir()):
-        raise InputError(f"{workdir} is not empty; choose a new folder for the results")
+    if any((workdir / name).exists() for name in ("checkpoints", "results.json")):
+        raise InputError(f"{workdir} has results, or a run, already; choose a new folder")
     with claim_workdir(workdir, config), Records(workdir) as records:
-        records.begin(0, {name: card.get(name) for name in ("commit", "hardware")})
+        origin = {"commit": card.get("commit"), "hardware": card.get("hardware"), "precision": trained_with.precision}
+        records.begin(0, origin)
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
+
+
+def _check_float32() -> None:
+    if jax.config.jax_enable_x64:
+        raise InputError(
+            "JAX_ENABLE_X64 is on, with which the same seed draws other data and weights; unset it: runs are in float32"
+        )
+
+
+def _check_same_data(workdir: Path, config: ConfigDict, task: Task) -> None:
+    """Checks that a run would go on, or be measured, with the data that it began with, wherever they lie.
+
+    Raises:
+        InputError: its first batch was another one, or there are no such data.
+    """
+    found = signature(task.train_batch(0))
+    starts = [start["first_batch"] for start in read_records(workdir / "starts.jsonl") if "first_batch" in start]
+    if starts and not same_data(starts[-1], found):
+        check_workdir(workdir, config)  # Where the configs differ, that is why.
+        raise InputError(
+            f"{workdir} was begun with other data: its first batch is not the one that is found now; give the folder "
+            "that it was begun with (--config.data.dir, or DFN_DATA), or choose another --workdir"
+        )
 
 
 def _evaluated_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> ConfigDict:

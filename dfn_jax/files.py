@@ -4,10 +4,24 @@ import os
 import tempfile
 from pathlib import Path
 
+from dfn_jax.errors import InputError
+
 
 def cache_folder() -> Path:
     """The folder for what can be made again: `$XDG_CACHE_HOME/dfn_jax`, or `~/.cache/dfn_jax`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfn_jax"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with its `~` replaced by the home folder.
+
+    Raises:
+        InputError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: there is no such user; give the folder without ~") from error
 
 
 def keep_compiled_programs() -> None:

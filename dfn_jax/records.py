@@ -42,8 +42,8 @@ class Records:
             if path.exists():
                 write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 
-    def begin(self, step: int, origin: dict[str, str | None]) -> None:
-        """Appends to `starts.jsonl` by what code and on which devices the steps from here on are made."""
+    def begin(self, step: int, origin: dict[str, Any]) -> None:
+        """Appends to `starts.jsonl` by what code, on what devices and of what data the steps from here on are."""
         if self._writing:
             _append(self._starts, {"step": step, **origin})
 

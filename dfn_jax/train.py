@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import signal
 import sys
@@ -25,7 +26,7 @@ from dfn_jax.errors import PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
-from dfn_jax.provenance import commit, hardware
+from dfn_jax.provenance import commit, hardware, signature
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks.task import Batch, Params, Task
 
@@ -144,11 +145,13 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         state = _begin(_place_state(task, config, mesh), steps, workdir, checkpoints, records)
         start = int(state.step)
         if first and start < steps:
-            records.begin(start, {"commit": commit(), "hardware": hardware(mesh.devices.flat)})
+            origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
+            records.begin(start, origin | {"first_batch": signature(task.train_batch(0, None))})
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
+        window = _window(workdir, start, log_every, checkpoint_every)
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
@@ -172,7 +175,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
-            mean_loss = record.get("loss", math.inf)
+            window.append((done, record.get("loss", math.inf)))
+            mean_loss = _mean(window)
             bar.set_postfix(loss=f"{mean_loss:.5f}", refresh=False)
             if saving:
                 check_norm(done, float(_norm(state.params)))
@@ -180,10 +184,34 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 checkpoints.save(done, state, None if ending else mean_loss)
             if ending:
                 break
+            window = [(done, math.nan)]
     # Only now the last checkpoint is whole.
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
     return parallel.to_host(state)
+
+
+def _window(workdir: Path, start: int, log_every: int, checkpoint_every: int) -> list[tuple[int, float]]:
+    """Losses recorded since a run that was never interrupted would have recorded one, up to a step.
+
+    Args:
+        workdir: of the run.
+        start: steps taken so far.
+        log_every: after how many steps there is a record.
+        checkpoint_every: as `log_every`.
+
+    Returns:
+        Steps, and the mean loss of those since the step before; of the first step alone the loss does not count.
+    """
+    begun = max(start // every * every for every in (log_every, checkpoint_every))
+    records = [record for record in read_records(workdir / "metrics.jsonl") if begun < record["step"] <= start]
+    return [(begun, math.nan), *((record["step"], record.get("loss", math.inf)) for record in records)]
+
+
+def _mean(window: list[tuple[int, float]]) -> float:
+    """The mean loss over all steps of a window: of an interrupted run the same as of one that was not."""
+    total = sum((step - before) * loss for (before, _), (step, loss) in itertools.pairwise(window))
+    return total / (window[-1][0] - window[0][0])
 
 
 def _begin(state: TrainState, steps: int, workdir: Path, checkpoints: Checkpoints, records: Records) -> TrainState:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "progress": set(),
     "report": {"files"},
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "guards": {"errors"},
     "config": {"errors", "files", "guards"},
     "parallel": {"errors"},
@@ -39,10 +39,13 @@ MAY_IMPORT = {
     },
     "pretrained": {"errors", "files", "tasks", "train"},
     "experiment": {
-        "config", "errors", "evaluate", "optimisers", "pretrained", "processes", "records", "tasks", "train",
+        "config", "errors", "evaluate", "optimisers", "pretrained", "processes", "provenance", "records", "tasks",
+        "train",
     },
     "provenance": set(),
-    "evaluate": {"config", "files", "parallel", "provenance", "records", "report", "tasks", "train", "visualize"},
+    "evaluate": {
+        "config", "errors", "files", "parallel", "provenance", "records", "report", "tasks", "train", "visualize",
+    },
 }  # fmt: skip
 
 

@@ -236,6 +236,19 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_the_best_checkpoint_is_chosen_by_the_same_losses_after_an_interruption(tmp_path):
+    settings = config(
+        **{"train.steps": 8, "train.checkpoint_every": 4, "train.log_every": 4, "optim.learning_rate": 0.3}
+    )
+    train(regression(), settings, tmp_path / "whole")
+    with pytest.raises(PreemptedError, match="at step 7"):
+        train(asked_to_end_at(6), settings, tmp_path / "parts")
+    train(regression(), settings, tmp_path / "parts")
+    whole, parts = (json.loads((tmp_path / run / "best_checkpoint.json").read_text()) for run in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 8
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+
+
 def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):
     settings = config(**{"train.steps": 3, "train.checkpoint_every": 9})
     with pytest.raises(PreemptedError, match="at step 3"):

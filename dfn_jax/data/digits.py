@@ -12,6 +12,7 @@ import numpy as np
 from dfn_jax.data.drawn_digits import SIZE, drawn_digits
 from dfn_jax.data.image_files import existing_folder
 from dfn_jax.errors import InputError
+from dfn_jax.files import expanded
 
 SPLITS = ("train", "test")
 IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
@@ -45,7 +46,7 @@ def choose_source(named: str, folder: str) -> tuple[str, str]:
             "MNIST digits need a folder: give --config.data.dir=FOLDER with its IDX files, or set the environment "
             "variable DFN_DATA to a folder that holds them in `mnist`"
         )
-    return named or ("mnist" if folder else "drawn"), folder
+    return named or ("mnist" if folder else "drawn"), str(expanded(folder)) if folder else ""
 
 
 def load_digits(source: str, folder: str, split: str) -> np.ndarray:

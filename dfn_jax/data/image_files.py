@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfn_jax.errors import InputError
+from dfn_jax.files import expanded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,10 +32,7 @@ def check_channels(channels: int) -> None:
 
 def existing_folder(path: str | Path) -> Path:
     """Returns `path` as a Path with `~` expanded, or raises InputError where it is no folder."""
-    try:
-        folder = Path(path).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"data folder {path}: there is no such user; give the folder without ~") from error
+    folder = expanded(path)
     if not folder.is_dir():
         found = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(

@@ -14,7 +14,7 @@ from dfn_jax.data.image_files import check_channels, unit_range
 from dfn_jax.data.pair_folders import StereoSequence, find_sequences
 from dfn_jax.data.pairs_builder import prepared_source
 from dfn_jax.errors import InputError
-from dfn_jax.files import cache_folder
+from dfn_jax.files import cache_folder, expanded
 
 Split = Literal["train", "test", "all"]
 
@@ -71,11 +71,11 @@ def examples(
             f"test_sequences={tuple(test_sequences)}; its sequences are {lengths}: change one of the two"
         )
     source = prepared_source(
-        Path(data_dir).expanduser(),
+        expanded(data_dir),
         sequences,
         image_size=tuple(image_size),
         channels=channels,
-        cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
+        cache_dir=expanded(cache_dir) if cache_dir else None,
     )
     return grain.MapDataset.source(indices).map(functools.partial(_read, source))
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dfn_jax.data.image_files import check_channels, existing_folder, list_images, natural_key, read_image, unit_range
 from dfn_jax.errors import InputError
+from dfn_jax.files import expanded
 from dfn_jax.progress import progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def load_clips(folder: str | Path, *, image_size: tuple[int, int], channels: int
         InputError: there is no clip, a file cannot be decoded, or frames of one clip differ in size.
     """
     check_channels(channels)
-    sources = _find_clips(Path(folder).expanduser())
+    sources = _find_clips(expanded(folder))
     if not sources:
         raise InputError(
             f"{folder} holds neither a video file ({', '.join(VIDEO_SUFFIXES)}) nor a folder of images; "

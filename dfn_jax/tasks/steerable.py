@@ -122,7 +122,7 @@ def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     words = f"{config.eval.examples} crops of images of {Path(configs.data_folder(folder, 'images')).resolve().name}"
     if config.data.name == "images" and not config.eval.dir:
         words += ", other crops of which it was trained on"
-    return words + configs.seen_in_training(config), draw
+    return words + configs.seen_in_training(config, DATA), draw
 
 
 def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:

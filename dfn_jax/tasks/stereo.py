@@ -154,4 +154,4 @@ def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
     words = f"real pairs of {Path(folder).resolve().name} ({split})"
-    return words + configs.seen_in_training(config), found
+    return words + configs.seen_in_training(config, DATA), found

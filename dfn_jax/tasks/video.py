@@ -8,7 +8,7 @@ from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch, Params, Task
-from dfn_jax.tasks.video_data import lengths, video_data
+from dfn_jax.tasks.video_data import HIGHWAY_DATA, lengths, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 
@@ -69,7 +69,7 @@ def make_task(config: ConfigDict) -> Task:
 
 def _check(config: ConfigDict) -> None:
     if config.experiment != "moving_mnist":
-        configs.check_data(config, ("highway", "video"))
+        configs.check_data(config, HIGHWAY_DATA)
     elif config.data.name != "moving_mnist":
         raise InputError(f"config.data.name is {config.data.name!r}; this experiment has moving_mnist alone")
     elif config.eval.name or config.eval.dir:

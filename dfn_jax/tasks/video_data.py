@@ -16,6 +16,7 @@ from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, TrainBatch
 
+HIGHWAY_DATA = ("highway", "video")
 FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
 
 
@@ -180,7 +181,7 @@ def _video(config: ConfigDict) -> VideoData:
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
         words += "" if config.eval.dir else ", the end of each clip, which training never sees"
-        words += configs.seen_in_training(config)
+        words += configs.seen_in_training(config, HIGHWAY_DATA)
         return words, _in_batches(sequences)
 
     return VideoData(train_batch, test_set)

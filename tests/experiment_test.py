@@ -1,0 +1,93 @@
+"""What holds of a run whatever its experiment: data stay the same, results are never replaced by lesser ones."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfn_jax import experiment
+from dfn_jax.errors import InputError
+from dfn_jax.records import read_records
+from experiments import steerable
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of other images, whose names and sizes are the same."""
+    for seed, name in enumerate(("one", "other")):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "0.bmp")
+    return tmp_path
+
+
+def config(folder, steps, **changes):
+    result = steerable.get_config("smoke")
+    result.data.name, result.train.steps, result.eval.examples = "images", steps, 2
+    result.data.dir = str(folder)
+    result.update_from_flattened_dict(changes)
+    return result
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folders, monkeypatch):
+    run = folders / "run"
+    experiment.run(config(folders / "one", 2), run)
+    before = (run / "config.json").read_text(), (run / "results.json").read_text()
+    with pytest.raises(InputError, match=r"run was begun with other data.*give the folder"):
+        experiment.run(config(folders / "other", 4), run)
+    monkeypatch.setenv("DFN_DATA", str(folders / "other"))
+    with pytest.raises(InputError, match="was begun with other data"):
+        experiment.run(config("", 2), run, training=False)
+    with pytest.raises(InputError, match="belongs to a run with another config: seed"):
+        experiment.run(config(folders / "other", 4, seed=1), run)
+    assert before == ((run / "config.json").read_text(), (run / "results.json").read_text())
+    shutil.move(folders / "one", folders / "moved")
+    experiment.run(config(folders / "moved", 4), run)
+    assert json.loads((run / "results.json").read_text())["steps"] == 4
+
+
+def test_the_precisions_of_all_steps_are_told(folders):
+    for steps, precision in ((2, "bfloat16"), (4, "float32")):
+        experiment.run(config(folders / "one", steps, precision=precision), folders / "run")
+    results = json.loads((folders / "run" / "results.json").read_text())
+    assert (results["precision"], results["evaluation_precision"]) == ("bfloat16 and float32", "float32")
+    assert [start["precision"] for start in read_records(folders / "run" / "starts.jsonl")] == ["bfloat16", "float32"]
+
+
+def test_results_are_not_replaced_by_those_of_fewer_steps(folders):
+    run, settings = folders / "run", config(folders / "one", 4)
+    experiment.run(settings, run)
+    before = (run / "results.json").read_text()
+    shutil.rmtree(run / "checkpoints" / "4")
+    with pytest.raises(InputError, match=r"results.json was measured after 4 steps.* checkpoint has 2"):
+        experiment.run(settings, run, training=False)
+    assert (run / "results.json").read_text() == before
+    experiment.run(settings, run)
+    assert json.loads((run / "results.json").read_text())["steps"] == 4
+
+
+def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path):
+    folder, _ = experiment.evaluate_pretrained("steerable", tmp_path / "found")
+    with pytest.raises(InputError, match="has results, or a run, already"):
+        experiment.evaluate_pretrained("steerable", tmp_path / "found")
+    (folder / "results.json").unlink()
+    experiment.evaluate_pretrained("steerable", tmp_path / "found")
+    assert (folder / "results.json").exists()
+
+
+def test_a_process_in_double_precision_is_refused(folders):
+    with jax.enable_x64(True), pytest.raises(InputError, match="JAX_ENABLE_X64 is on"):
+        experiment.run(config(folders / "one", 2), folders / "run")
+    assert not (folders / "run").exists()
+
+
+def test_what_is_evaluated_on_is_said_to_be_trained_on_where_it_is(folders, monkeypatch):
+    monkeypatch.setenv("DFN_DATA", str(folders / "one"))
+    _, found = experiment.run(config("", 2, **{"eval.dir": str(folders / "one")}), folders / "run")
+    assert found.data.endswith("which training read too")
+    settings = config("", 2, **{"eval.name": "images", "eval.dir": str(folders / "one"), "data.name": "texture"})
+    _, found = experiment.run(settings, folders / "drawn")
+    assert not found.data.endswith("which training read too")
