@@ -1,6 +1,7 @@
 """Trains and evaluates an experiment: python launch.py --config=experiments/stereo.py:quick [--workdir=DIR]."""
 
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def main(_: list[str]) -> None:
         raise InputError("--mode=evaluate needs --workdir, the folder of the run that is to be evaluated")
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
+    _check_devices()
     if processes.is_first():
         print(f"workdir: {workdir}\ndevices: {hardware()}", flush=True)
     if name:
@@ -53,6 +55,19 @@ def main(_: list[str]) -> None:
         print(
             f"{evaluation.headline}\n\nreport: {folder / 'report' / 'index.html'}\nresults: {folder / 'results.json'}"
         )
+
+
+def _check_devices() -> None:
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second where a GPU is asked for and there is none
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX finds no device with JAX_PLATFORMS={asked!r} ({str(error) or 'none of these is there'}); unset it, "
+            "or name one that is there, such as cpu"
+        ) from error
 
 
 def _as_one_word(arguments: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from dfn_jax import processes
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, out_of_memory
 from dfn_jax.files import write_whole
 
 KEEP = 3  # newest checkpoints that stay, beside the one of the lowest loss
@@ -30,14 +30,18 @@ class Checkpoints:
         if self._folder.exists() and not self._folder.is_dir():
             raise InputError(f"{self._folder} is no folder; move it away, or choose another --workdir")
         self._best = _Best(workdir / "best_checkpoint.json", writing=not read_only and processes.is_first())
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP), self._best]),
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP), self._best]),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except (ValueError, TypeError, AttributeError) as error:  # of a damaged _CHECKPOINT_METADATA
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the checkpoints in {self._folder} cannot be listed ({reason}); move the damaged one away"
+            ) from error
         self._best.forget_unless(self._manager.all_steps())
 
     def __enter__(self) -> "Checkpoints":
@@ -107,7 +111,9 @@ class Checkpoints:
             state, reason = None, "another process could not"
             try:
                 state = self._read(step, like)
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.
+                if isinstance(error, jax.errors.JaxRuntimeError) or out_of_memory(error):
+                    raise
                 reason = " ".join(str(error).split())[:200]
             if not processes.gathered(state is not None).all():
                 damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")

@@ -134,6 +134,19 @@ def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int 
                 )
 
 
+def check_filter_size(config: ConfigDict, name: str) -> None:
+    """Checks the side of a filter in pixels, `config.model.NAME`.
+
+    Raises:
+        InputError: it is not odd, so that the filter has no centre, or is too large.
+    """
+    size = config.model[name]
+    if not 0 < size < 2**16 or size % 2 == 0:
+        raise InputError(
+            f"config.model.{name} is {size}; it must be odd, so that a filter has a centre, and below 2**16"
+        )
+
+
 def check_data(config: ConfigDict, known: tuple[str, str]) -> None:
     """Checks which data a config trains and evaluates on.
 

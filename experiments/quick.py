@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from dfn_jax.data.image_files import existing_folder
+from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
 from experiments.reproduce import README, RESULTS, alone, figure, with_tables
 from experiments.runs import ROOT, Record, outcome, read
@@ -143,6 +144,10 @@ RUNS = {
 }
 
 
+def _needs_data(name: str) -> bool:
+    return any(DATA in argument for argument in RUNS[name].arguments)
+
+
 def run(name: str, folder: str) -> Record:
     """Runs one, or reads what it reached before.
 
@@ -173,12 +178,26 @@ def table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, chosen in RUNS.items():
-        record = read(RESULTS / f"{name}.json")
+        record = kept(name)
         first = [chosen.what, record["data"]], ["–" if chosen.of else f"{record['training_time_s']:.0f}"]
         for index, shown in enumerate(chosen.figures):
             (begin, end) = first if index == 0 else (["", ""], [""])
             lines.append("| " + " | ".join([*begin, shown.words, *_cells(shown, record), *end]) + " |")
     return "\n".join(lines)
+
+
+def kept(name: str) -> Record:
+    """The record that `results/` has of a run in `RUNS`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = RESULTS / f"{name}.json"
+    record = read(path) if path.exists() else None
+    shown = {entry for one in RUNS[name].figures for entry in (one.metric, one.rival) if entry} | {"training_time_s"}
+    if not isinstance(record, dict) or not all(isinstance(record.get(entry), int | float) for entry in shown):
+        raise InputError(f"{path} is missing or damaged; run it again, or take it from the history")
+    return record
 
 
 def _cells(shown: Figure, record: Record) -> list[str]:
@@ -191,16 +210,22 @@ def _cells(shown: Figure, record: Record) -> list[str]:
     return [f"{figure(value)}, **worse**" if lost else figure(value), f"{figure(rival)} ({shown.rival_words})"]
 
 
-def main(_: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Runs what the flags say; exit code 1 where a run failed, 75 where SIGTERM ended one."""
     preempt_on_sigterm()
     with told_in_one_line("quick"):
         folder = flags.FLAGS.data or os.environ.get("DFN_DATA", "")
-        with_tables(README.read_text(), {"quick": ""})  # What cannot be written later is told now.
-        for name, chosen in RUNS.items():
-            if not folder and any(DATA in argument for argument in chosen.arguments):
-                print(f"{name} needs real data: give --data=FOLDER; its record stays")
-                continue
+        # What cannot be done later is told now.
+        if len(words) > 1:
+            raise InputError(f"unexpected argument {words[1]!r}; the folder of the real data is --data=FOLDER")
+        if folder:
+            existing_folder(folder)
+        with_tables(README.read_text(), {"quick": ""})
+        missing = [name for name in RUNS if not folder and _needs_data(name)]
+        for name in missing:
+            kept(name)
+            print(f"{name} needs real data: give --data=FOLDER; its record stays")
+        for name in (name for name in RUNS if name not in missing):
             record = run(name, str(Path(folder).resolve()))
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         with alone():

@@ -19,10 +19,11 @@ import shlex
 from collections.abc import Iterator
 
 from absl import app, flags
+from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
-from experiments.runs import ROOT, Record, outcome, read
+from experiments.runs import ROOT, Record, outcome, read, recipe
 from experiments.tables import TABLES, Row, Table
 
 RESULTS, README = ROOT / "results", ROOT / "README.md"
@@ -186,15 +187,39 @@ def records(name: str) -> list[Record]:
     """
     path = RESULTS / f"{name}.json"
     found = read(path) if path.exists() else []
-    needed = {"row", "protocol", "seed", "data", "hardware", TABLES[name].metric}
-    if not isinstance(found, list) or any(not isinstance(one, dict) or needed - one.keys() for one in found):
+    if not isinstance(found, list) or not all(_is_record(one, TABLES[name]) for one in found):
         raise InputError(f"{path} is damaged: wanted a list of records; take it from the history")
     return found
+
+
+def _is_record(one: object, table: Table) -> bool:
+    """Whether it has what its table shows."""
+    if not isinstance(one, dict) or not {"protocol", "seed", "data", "hardware"} <= one.keys():
+        return False
+    numbers = [one.get(table.metric), *one.get(f"{table.metric}_ci95", ())]
+    known = one.get("row") in [row.preset for row in table.rows]
+    return known and all(isinstance(number, int | float) for number in numbers)
 
 
 def recorded_tables() -> dict[str, str]:
     """Each table for the README, from the records in `results/`."""
     return {name: markdown(table, records(name)) for name, table in TABLES.items()}
+
+
+def check_digits(name: str, protocol: str, config: ConfigDict) -> None:
+    """Checks before hours of training that `merged` will take what is measured.
+
+    Raises:
+        InputError: rows of the protocol were measured on MNIST's digits and this one would not be, or the reverse.
+    """
+    if config.data.get("digits") is None:
+        return
+    theirs = {"drawn by dfn_jax" in one["data"] for one in records(name) if one["protocol"] == protocol}
+    if theirs - {config.data.digits == "drawn"}:
+        raise InputError(
+            f"{config.data.digits} digits are found, and results/{name}.json has rows of this protocol on others; give "
+            "--option=--config.data.dir=FOLDER with MNIST's IDX files, or take those records out first"
+        )
 
 
 @contextlib.contextmanager
@@ -236,7 +261,9 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
         raise InputError(f"--seeds is {','.join(options.seeds)}; wanted whole numbers")
     if wrong := [option for option in options.option if not option.startswith(ALLOWED)]:
         raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(ALLOWED)}")
-    with_tables(README.read_text(), recorded_tables())  # What cannot be written later is told now.
+    # What cannot be written later is told now.
+    with_tables(README.read_text(), recorded_tables())
+    check_digits(name, protocol, recipe([*arguments(name, table.rows[0], protocol, 0), *options.option]))
     failed = []
     for row in (row for row in table.rows if row.preset in chosen):
         for seed in map(int, options.seeds):

@@ -84,6 +84,8 @@ def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Rec
         raise InputError(f"{error}; or remove {workdir} to run again") from error
     path = workdir / results_folder(workdir, config) / "results.json"
     found = read(path) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: wanted one record; remove it to evaluate again")
     return found if found.get("steps") == config.train.steps else None
 
 

@@ -161,6 +161,20 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/stereo.py:smoke", "--config.model.name=cnn"), "choose one of: dfn, twin"),
         (("--config=experiments/stereo.py:smoke", "--config.data.name=kitti"), "choose one of: highway, pairs"),
         (("--config=experiments/stereo.py:smoke", "--config.model.taps=4"), "must be odd"),
+        (("--config=experiments/stereo.py:smoke", "--config.model.taps=65539"), "below 2**16"),
+        (("--config=experiments/highway.py:smoke", "--config.model.kernel_size=65537"), "below 2**16"),
+        (
+            (
+                "--config=experiments/highway.py:smoke",
+                "--config.data.name=video",
+                "--config.data.dir=~nobody-of-this-name/x",
+            ),
+            "there is no such user",
+        ),
+        (
+            ("--config=experiments/highway.py:smoke", "--config.data.name=video", "--config.data.dir=/vi\udce9"),
+            "config.data.dir is '/vi\\udce9', which is not UTF-8",
+        ),
         (("--config=experiments/stereo.py:smoke", "--config.precision=float8"), "float32, bfloat16"),
         (("--config=experiments/stereo.py:smoke", "--config.train.batch_size=0"), "at least 1"),
         (("--config=experiments/stereo.py:smoke", "--config.data.image_size=(0, 8)"), "at least 1"),
@@ -210,6 +224,17 @@ def test_mistakes_are_told_in_one_line(arguments, wanted, tmp_path):
     workdir = () if any("--workdir" in argument for argument in arguments) else (f"--workdir={tmp_path / 'run'}",)
     assert wanted in fail(*filled, *workdir)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told_in_one_line():
+    command = [sys.executable, "launch.py", "--config=experiments/stereo.py:smoke"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cuda"}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("launch.py: error: JAX finds no device with JAX_PLATFORMS='cuda'")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_evaluation_with_another_config_is_refused_and_changes_nothing(stereo):

@@ -1,6 +1,8 @@
 """The tables of the paper: what is run, what is told of it, and that the README says what the records say."""
 
+import contextlib
 import functools
+import json
 import math
 import shlex
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
-from experiments import quick, reproduce, steerable
+from experiments import moving_mnist, quick, reproduce, steerable
 from experiments.reproduce import README, TABLES
 from experiments.runs import ROOT
 from tests.experiments_test import get_config
@@ -160,14 +162,45 @@ def test_mistakes_are_told_in_one_line(arguments, message):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_rows_on_other_digits_than_the_table_are_refused_before_they_are_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    record = {"row": "paper", "protocol": "short", "seed": 0, "hardware": "", "bce_nats_per_frame": 1.0}
+    config = moving_mnist.get_config()
+    for measured_on, digits, alike in (
+        ("the MNIST test digits", "mnist", True),
+        ("the MNIST test digits", "drawn", False),
+        ("digits drawn by dfn_jax, not MNIST", "mnist", False),
+        ("digits drawn by dfn_jax, not MNIST", "drawn", True),
+    ):
+        (tmp_path / "moving_mnist.json").write_text(json.dumps([{**record, "data": measured_on}]))
+        config.data.digits = digits
+        reproduce.check_digits("moving_mnist", "full", config)
+        with contextlib.nullcontext() if alike else pytest.raises(InputError, match=f"{digits} digits are found"):
+            reproduce.check_digits("moving_mnist", "short", config)
+
+
 def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
     (tmp_path / "stereo.json").write_text("[{")
     with pytest.raises(InputError, match=r"stereo.json is damaged"):
         reproduce.recorded_tables()
-    (tmp_path / "stereo.json").write_text("[{}]")
-    with pytest.raises(InputError, match=r"stereo.json is damaged: wanted a list of records"):
-        reproduce.recorded_tables()
+    whole = {"row": "twin", "protocol": "full", "seed": 0, "data": "", "hardware": "", "mse_per_image": 1.0}
+    (tmp_path / "stereo.json").write_text(json.dumps([whole]))
+    assert reproduce.records("stereo") == [whole]
+    for spoilt in (
+        {},
+        {**whole, "row": "of another table"},
+        {**whole, "mse_per_image": None},
+        {**whole, "mse_per_image_ci95": [None, 2.0]},
+    ):
+        (tmp_path / "stereo.json").write_text(json.dumps([spoilt]))
+        with pytest.raises(InputError, match=r"stereo.json is damaged: wanted a list of records"):
+            reproduce.recorded_tables()
+    monkeypatch.setattr(quick, "RESULTS", tmp_path)
+    for content in ("null", "[]", '{"filter_relative_error": null, "training_time_s": 1}'):
+        (tmp_path / "steerable_quick.json").write_text(content)
+        with pytest.raises(InputError, match=r"steerable_quick.json is missing or damaged"):
+            quick.kept("steerable_quick")
     with pytest.raises(InputError, match="in this order"):
         reproduce.with_tables("<!-- end stereo --> <!-- table stereo -->", {"stereo": "x"})
     with pytest.raises(InputError, match="the README has not the marks <!-- table stereo -->"):

@@ -146,6 +146,10 @@ def damage(folder, how):
         content = bytearray(files[-1].read_bytes())
         content[len(content) // 2] ^= 1
         files[-1].write_bytes(content)
+    elif how == "no metadata of Orbax's kind":
+        for path in folder.glob("state/**/*"):
+            if path.name in ("_METADATA", "process_0"):
+                path.write_text("null")
     elif how == "other numbers than were saved":
         # Seen from the other side, for bytes that still decode cannot be made at will: the fingerprint is another.
         path = folder / "fingerprint" / "metadata"
@@ -157,7 +161,15 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "a bit flipped", "other numbers than were saved", "an empty folder", "missing"]
+    "how",
+    [
+        "truncated",
+        "a bit flipped",
+        "no metadata of Orbax's kind",
+        "other numbers than were saved",
+        "an empty folder",
+        "missing",
+    ],
 )
 def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(how, tmp_path, capsys):
     settings = config(**{"train.log_every": 1})

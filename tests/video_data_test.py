@@ -23,11 +23,12 @@ def random_frames(count, size=SIZE, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-def write_video(path, frames, codec="ffv1", pixels="bgr0", reordered=0):
+def write_video(path, frames, codec="ffv1", pixels="bgr0", reordered=0, title=""):
     """Encodes RGB frames, by default without loss, and returns their places in time as the file orders them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     packets = []
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixels
@@ -267,6 +268,36 @@ def test_a_video_that_breaks_off_is_told(folder, suffix):
     message = message_of(load_clips, folder, **COLOUR)
     assert f"x.{suffix}" in message
     assert "breaks off" in message or "cannot decode" in message
+
+
+def test_a_video_that_was_trimmed_without_encoding_it_again_is_read(folder):
+    write_video(folder.parent / "whole.mp4", random_frames(100, (16, 24)), codec="mpeg4", pixels="yuv420p")
+    with av.open(str(folder.parent / "whole.mp4")) as whole, av.open(str(folder / "trimmed.mp4"), "w") as trimmed:
+        source = whole.streams.video[0]
+        stream = trimmed.add_stream_from_template(source)
+        for packet in whole.demux(source):
+            if packet.dts is not None:
+                packet.pts, packet.dts = (time - int(38 / 25 / source.time_base) for time in (packet.pts, packet.dts))
+                packet.stream = stream
+                trimmed.mux(packet)
+    assert len(load_clips(folder, **COLOUR)["trimmed.mp4"]) == 62
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+def test_a_title_that_is_not_utf_8_does_not_matter(folder, suffix):
+    write_video(folder / f"x.{suffix}", random_frames(4, (16, 24)), codec="mpeg4", pixels="yuv420p", title="Caf??")
+    content = (folder / f"x.{suffix}").read_bytes()
+    assert b"Caf??" in content
+    (folder / f"x.{suffix}").write_bytes(content.replace(b"Caf??", b"Caf\xe9\xe9"))
+    assert len(load_clips(folder, **COLOUR)[f"x.{suffix}"]) == 4
+
+
+def test_a_lone_picture_beside_videos_is_no_clip(folder):
+    write_video(folder / "x.mkv", random_frames(4))
+    write_images(folder, random_frames(1), name="cover_{}.jpg")
+    assert load_clips(folder, **COLOUR).keys() == {"x.mkv"}
+    write_images(folder, random_frames(2))
+    assert load_clips(folder, **COLOUR).keys() == {"x.mkv", str(folder)}
 
 
 def test_missing_folders_other_files_and_unknown_channels(folder):

@@ -59,9 +59,14 @@ def _find_clips(folder: Path) -> dict[str, Path | list[Path]]:
             continue
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             found[path.relative_to(folder).as_posix()] = path
-        elif path.is_dir() and (images := list_images(path)):
-            found[path.relative_to(folder).as_posix()] = images
+        elif path.is_dir() and (images := list_images(path)) and not _is_cover(images, path):
+            found[path.relative_to(folder).as_posix() if path != folder else str(folder)] = images
     return found
+
+
+def _is_cover(images: list[Path], folder: Path) -> bool:
+    """Whether a folder's images are a lone one beside a video."""
+    return len(images) == 1 and any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.iterdir())
 
 
 def _video_frames(path: Path, channels: int) -> Iterator["Image.Image"]:
@@ -69,7 +74,7 @@ def _video_frames(path: Path, channels: int) -> Iterator["Image.Image"]:
 
     count, announced = 0, 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             stream = next(iter(container.streams.video), None)
             if stream is not None:
                 stream.thread_type = "AUTO"
@@ -89,14 +94,15 @@ def _video_frames(path: Path, channels: int) -> Iterator["Image.Image"]:
 
 
 def _announced_frames(container, stream) -> int:
-    """How many frames the file says that it holds, 0 where it does not say."""
-    if stream.frames:
-        return stream.frames
+    """How many frames the file says that it shows, 0 where it does not say."""
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     else:
         seconds = (container.duration or 0) * 1e-6
-    return int(seconds * float(stream.average_rate or 0))
+    of_duration = int(seconds * float(stream.average_rate or 0))
+    # MP4 and MOV may hold more frames than they show, and say both.
+    edited = "mp4" in container.format.name and 0 < of_duration < stream.frames
+    return of_duration if edited else stream.frames or of_duration
 
 
 def _image_frames(paths: list[Path], channels: int) -> Iterator["Image.Image"]:

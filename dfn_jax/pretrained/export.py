@@ -64,9 +64,10 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
     try:
         recorded = json.loads((workdir / "config.json").read_text())
         results = json.loads((workdir / "results.json").read_text())
-    except (OSError, ValueError) as error:
+        config = ConfigDict(pretrained.with_tuples(recorded))
+        figures = {k: value for k, value in results.items() if isinstance(value, float) and not k.endswith("_time_s")}
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{workdir} holds no run that was evaluated ({error}); run launch.py there first") from error
-    config = ConfigDict(pretrained.with_tuples(recorded))
     state = restore(make_task(config), config, workdir)
     if int(state.step) != results.get("steps"):
         raise InputError(
@@ -81,7 +82,6 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
     config.data.dir = config.eval.name = config.eval.dir = ""  # Folders are of one machine.
     if "digits" in config.data:
         config.data.digits = ""
-    figures = {key: value for key, value in results.items() if isinstance(value, float) and not key.endswith("_time_s")}
     own = tuple(key for key in figures if not key.startswith(("baseline_", "target_")))
     card = {
         "name": name,
@@ -93,10 +93,12 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
     pretrained.save(name, state.params, card)
 
 
-def main(_: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Runs what the flags say."""
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells of each step; what fails is told below.
     with told_in_one_line("export"):
+        if len(words) > 1:
+            raise InputError(f"unexpected argument {words[1]!r}; wanted --workdir=DIR --name=NAME")
         export(Path(flags.FLAGS.workdir), flags.FLAGS.name, overwrite=flags.FLAGS.overwrite)
     print(f"{pretrained.FOLDER / flags.FLAGS.name}.safetensors and .json are written")
 

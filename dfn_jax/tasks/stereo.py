@@ -85,8 +85,7 @@ def _disparity(output: Filtered | Selected | Warped | jax.Array) -> jax.Array | 
 
 def _check(config: ConfigDict) -> None:
     configs.check_data(config, DATA)
-    if config.model.taps < 1 or config.model.taps % 2 == 0:
-        raise InputError(f"config.model.taps is {config.model.taps}; it must be odd, so that a filter has a centre")
+    configs.check_filter_size(config, "taps")
     names, channels = (config.data.name, _test_name(config)), config.data.channels
     if channels not in (1, 3) or ("highway" in names and channels != 1):
         where = " and ".join(dict.fromkeys(names))

@@ -84,7 +84,7 @@ def _encoder_forecaster(config: ConfigDict) -> VideoNetwork:
     _check_entries(config, ("features", "kernel_size", "patch", "read_all"), "the presets fc_lstm and conv_lstm")
     configs.check_whole_numbers(config, {"model.patch": 0})
     _check_widths(config, "features", 1)
-    _check_odd(config)
+    configs.check_filter_size(config, "kernel_size")
     if model.patch and any(side % model.patch for side in size):
         raise InputError(
             f"config.model.patch is {model.patch}, which does not divide config.data.image_size, {size}; 0 takes the "
@@ -132,13 +132,6 @@ def _check_widths(config: ConfigDict, name: str, least: int) -> None:
         )
 
 
-def _check_odd(config: ConfigDict) -> None:
-    if config.model.kernel_size < 1 or config.model.kernel_size % 2 == 0:
-        raise InputError(
-            f"config.model.kernel_size is {config.model.kernel_size}; it must be odd, so that a filter has a centre"
-        )
-
-
 def _check_recurrent(config: ConfigDict) -> None:
     _check_entries(config, ("encoder", "window"), "another preset, such as paper")
     for name, least in (("encoder", 2), ("coarse", 0), ("fine", 1)):
@@ -156,4 +149,4 @@ def _check_recurrent(config: ConfigDict) -> None:
         raise InputError(
             f"config.model.refinement is {config.model.refinement}, but the twin has no filtered frame; it must be 0"
         )
-    _check_odd(config)
+    configs.check_filter_size(config, "kernel_size")
