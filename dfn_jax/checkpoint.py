@@ -40,7 +40,8 @@ class Checkpoints:
         except (ValueError, TypeError, AttributeError) as error:  # of a damaged _CHECKPOINT_METADATA
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"the checkpoints in {self._folder} cannot be listed ({reason}); move the damaged one away"
+                f"the checkpoints in {self._folder} cannot be listed ({reason}); move away the one whose "
+                "_CHECKPOINT_METADATA is damaged"
             ) from error
         self._best.forget_unless(self._manager.all_steps())
 
@@ -114,7 +115,7 @@ class Checkpoints:
             except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.
                 if isinstance(error, jax.errors.JaxRuntimeError) or out_of_memory(error):
                     raise
-                reason = " ".join(str(error).split())[:200]
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if not processes.gathered(state is not None).all():
                 damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")
                 continue

@@ -19,7 +19,7 @@ from dfn_jax.guards import POLICIES
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
 MAY_CHANGE = (
-    "preset", "eval", "mesh", "precision", "data.dir", "train.steps", "train.log_every", "train.checkpoint_every",
+    "preset", "eval", "mesh", "precision", "train.steps", "train.log_every", "train.checkpoint_every",
     "train.non_finite",
 )  # fmt: skip
 
@@ -89,8 +89,8 @@ def check(config: ConfigDict) -> None:
     )
     check_whole_numbers(config, {"optim.halve_every": 1}, bits=31)  # Optax counts steps by signed numbers.
     for name, value in _flat(config.to_dict()).items():
-        if isinstance(value, str) and not _is_text(value):
-            raise InputError(f"config.{name} is {value!r}, which is not UTF-8; rename the folder")
+        if isinstance(value, str):
+            _check_text(f"config.{name}", value)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"config.{name} is {value}; it must be finite")
     if len(config.data.image_size) != 2:
@@ -103,13 +103,12 @@ def check(config: ConfigDict) -> None:
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
 
 
-def _is_text(value: str) -> bool:
-    """Whether it can be written as UTF-8: a file's name, in which any byte may be, need not be such."""
+def _check_text(what: str, value: str) -> None:
+    """Checks that reports can hold a name: that of a file may be of any bytes, which Python keeps as surrogates."""
     try:
         value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} is {value!r}, which is not UTF-8; rename the folder") from error
 
 
 def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int = 32) -> None:
@@ -183,8 +182,10 @@ def data_folder(named: str, what: str) -> str:
     folder = named or os.environ.get("DFN_DATA", "")
     if not folder:
         raise InputError(
-            f"{what} need a folder: give --config.data.dir=FOLDER, or set the environment variable DFN_DATA"
+            f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER), or "
+            "set the environment variable DFN_DATA"
         )
+    _check_text("the data folder", folder)
     return folder
 
 
@@ -275,12 +276,13 @@ def _begun(name: str) -> bool:
     return name == LOCK or (name.startswith(".config.json.") and name.endswith(".tmp"))
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
+def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = MAY_CHANGE) -> IO[str]:
     """Writes the config into a new workdir, or checks that the workdir was begun with the same one.
 
     Args:
         workdir: folder of the run; made where it is missing.
         config: the run's config.
+        free: as in `check_workdir`.
 
     Returns:
         A file that must stay open while the workdir is written to: no other process can claim it until then.
@@ -289,7 +291,7 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
         InputError: the workdir belongs to another config, of which the entries that differ are named; or another
             process is at work there.
     """
-    _check_claimable(workdir, config)
+    _check_claimable(workdir, config, free)
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / LOCK).open("a+")
     try:
@@ -300,15 +302,15 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> IO[str]:
             f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
             "--workdir"
         ) from error
-    _check_claimable(workdir, config)  # Another process may have begun there, and ended, since it was looked at.
+    _check_claimable(workdir, config, free)  # Another process may have begun there, and ended, since it was looked at.
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
     write_whole(workdir / "config.json", json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n")
     return lock
 
 
-def _check_claimable(workdir: Path, config: ConfigDict) -> None:
+def _check_claimable(workdir: Path, config: ConfigDict, free: tuple[str, ...]) -> None:
     if (workdir / "config.json").exists():
-        check_workdir(workdir, config)
+        check_workdir(workdir, config, free=free)
     elif workdir.exists() and not all(_begun(file.name) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")

@@ -37,7 +37,7 @@ def evaluate(
         The folder that holds `results.json` and `report/`, and what was found.
 
     Raises:
-        InputError: what is there was measured after more steps, of which the checkpoint is damaged.
+        InputError: what is there was measured after more steps, of which no whole checkpoint is left.
         OSError: the folder cannot be written; told before anything is measured.
     """
     folder = workdir / results_folder(workdir, config)
@@ -82,7 +82,7 @@ def evaluate(
             "Versions": results["versions"],
         },
     )
-    # Last of all: whoever finds it takes the evaluation for done.
+    # Last of all: a first evaluation that has them is done.
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return folder, evaluation
 

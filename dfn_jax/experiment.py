@@ -9,14 +9,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained, processes
-from dfn_jax.config import check, check_workdir, claim_workdir
+from dfn_jax.config import MAY_CHANGE, check, check_workdir, claim_workdir
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.optimisers import make_optimiser
-from dfn_jax.provenance import same_data, signature
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task
-from dfn_jax.tasks.task import Evaluation, Task
+from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import TrainState, restore, train
 
 
@@ -45,20 +44,22 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
         with processes.together():
             task = make_task(config)
             if training:
-                task.check_test()  # Data that cannot be used are told before the workdir is claimed.
-            if training or not (config.eval.name or config.eval.dir):
-                _check_same_data(workdir, config, task)
+                task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
+                task.check_test()
+            own_test = not config.eval.dir and config.eval.name in ("", config.data.name)
+            data = task.fingerprint() if training or own_test else None
+            free = _may_change(workdir, config, data)
         # `make_task` wrote into the config which data it found.
-        asked = f"{workdir.absolute()} {training} {config.to_json_best_effort()}"
+        asked = f"{workdir.absolute()} {training} {data} {config.to_json_best_effort()}"
         if not processes.alike(asked):
             raise InputError("the processes of this run have different flags, configs or data; give all the same")
         with processes.together():
             if training and processes.is_first():
-                claimed.enter_context(claim_workdir(workdir, config))
+                claimed.enter_context(claim_workdir(workdir, config, free=free))
         with processes.together():
             if not (training and processes.is_first()):
                 processes.wait_for_file(workdir / "config.json")
-                check_workdir(workdir, config)
+                check_workdir(workdir, config, free=free)
         state = (train if training else restore)(task, config, workdir)
         if jax.process_count() > 1:
             preempt_on_sigterm()  # JAX listened while training.
@@ -96,8 +97,7 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     if any((workdir / name).exists() for name in ("checkpoints", "results.json")):
         raise InputError(f"{workdir} has results, or a run, already; choose a new folder")
     with claim_workdir(workdir, config), Records(workdir) as records:
-        origin = {"commit": card.get("commit"), "hardware": card.get("hardware"), "precision": trained_with.precision}
-        records.begin(0, origin)
+        records.begin(0, {name: card.get(name) for name in ("commit", "hardware", "precision")})
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
 
@@ -109,20 +109,28 @@ def _check_float32() -> None:
         )
 
 
-def _check_same_data(workdir: Path, config: ConfigDict, task: Task) -> None:
-    """Checks that a run would go on, or be measured, with the data that it began with, wherever they lie.
+def _may_change(workdir: Path, config: ConfigDict, data: str | None) -> tuple[str, ...]:
+    """Entries that may differ from a run's own: also where the data lie, if they are known to be the same.
+
+    Args:
+        workdir: of the run, or of none yet.
+        config: what the command asks for.
+        data: their fingerprint, None where nothing is read from where the run's own lie.
 
     Raises:
-        InputError: its first batch was another one, or there are no such data.
+        InputError: the run began with other data.
     """
-    found = signature(task.train_batch(0))
-    starts = [start["first_batch"] for start in read_records(workdir / "starts.jsonl") if "first_batch" in start]
-    if starts and not same_data(starts[-1], found):
-        check_workdir(workdir, config)  # Where the configs differ, that is why.
+    starts = [start["data"] for start in read_records(workdir / "starts.jsonl") if "data" in start]
+    if data is None or not starts:
+        return MAY_CHANGE
+    free = (*MAY_CHANGE, "data.dir")
+    if data != starts[-1]:
+        check_workdir(workdir, config, free=free)  # Where the configs differ, that is why.
         raise InputError(
-            f"{workdir} was begun with other data: its first batch is not the one that is found now; give the folder "
-            "that it was begun with (--config.data.dir, or DFN_DATA), or choose another --workdir"
+            f"{workdir} was begun with other data ({starts[-1] or 'rendered'} there, {data or 'rendered'} here); give "
+            "the folder that it was begun with (--config.data.dir, or DFN_DATA), or choose another --workdir"
         )
+    return free
 
 
 def _evaluated_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> ConfigDict:

@@ -1,10 +1,15 @@
 """Where files go, and writing them so that nothing half-written is ever taken for whole."""
 
+import json
 import os
 import tempfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from dfn_jax.errors import InputError
+
+SAMPLED, SAMPLED_BYTES = 64, 2**16  # files, and bytes of each, that a fingerprint reads
 
 
 def cache_folder() -> Path:
@@ -22,6 +27,24 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(f"{path}: there is no such user; give the folder without ~") from error
+
+
+def fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """What tells the files of a folder from others, wherever the folder lies.
+
+    Args:
+        folder: absolute, or relative as the files are.
+        files: in it.
+
+    Returns:
+        Their number, and a checksum of their names, sizes and, of up to SAMPLED of them, first bytes.
+    """
+    paths = sorted(files)
+    sums = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in paths]
+    for path in paths[:: -(-len(paths) // SAMPLED) or 1]:
+        with path.open("rb") as file:
+            sums.append(str(zlib.crc32(file.read(SAMPLED_BYTES))))
+    return f"{len(paths)} files {zlib.crc32(json.dumps(sums).encode()):08x}"
 
 
 def keep_compiled_programs() -> None:

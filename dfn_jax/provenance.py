@@ -1,18 +1,14 @@
-"""Where figures come from: devices, versions, the commit of the code, and the data."""
+"""Where figures come from: devices, versions and the commit of the code."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
-SIGNED_EXAMPLES = 8
-SAME = 2e-3  # what means of pixels in [0, 1] may differ by from one device to another
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -31,24 +27,6 @@ def _cores() -> str:
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that results depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def signature(batch: Mapping[str, Any]) -> list[float]:
-    """What tells the data of a run from others, wherever they lie: the means of the first examples of its first batch.
-
-    Args:
-        batch: arrays whose first axis is the example.
-
-    Returns:
-        For each field, in the order of their names, the mean of each of up to eight examples.
-    """
-    fields = [np.asarray(batch[name][:SIGNED_EXAMPLES], np.float64) for name in sorted(batch)]
-    return [round(float(example.mean()), 5) for field in fields for example in field]
-
-
-def same_data(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two signatures are of the same data; devices may round differently."""
-    return len(one) == len(other) and bool(np.allclose(one, other, rtol=0, atol=SAME, equal_nan=True))
 
 
 def commit() -> str | None:

@@ -26,8 +26,8 @@ from dfn_jax.errors import PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
-from dfn_jax.provenance import commit, hardware, signature
-from dfn_jax.records import Records, read_records
+from dfn_jax.provenance import commit, hardware
+from dfn_jax.records import Records, read_metrics, read_records
 from dfn_jax.tasks.task import Batch, Params, Task
 
 
@@ -146,12 +146,12 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         start = int(state.step)
         if first and start < steps:
             origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
-            records.begin(start, origin | {"first_batch": signature(task.train_batch(0, None))})
+            records.begin(start, origin | {"data": task.fingerprint()})
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
-        window = _window(workdir, start, log_every, checkpoint_every)
+        begun, recent = _since_regular(workdir, start, log_every, checkpoint_every)
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
@@ -175,24 +175,25 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
-            window.append((done, record.get("loss", math.inf)))
-            mean_loss = _mean(window)
+            recent.append({"step": done, **record})
+            mean_loss = _mean_loss(begun, recent)
             bar.set_postfix(loss=f"{mean_loss:.5f}", refresh=False)
             if saving:
                 check_norm(done, float(_norm(state.params)))
+                regular = done % checkpoint_every == 0 or done == steps
                 # The mean over the few steps before an interruption is not one to choose by.
-                checkpoints.save(done, state, None if ending else mean_loss)
+                checkpoints.save(done, state, mean_loss if regular else None)
             if ending:
                 break
-            window = [(done, math.nan)]
+            begun, recent = done, []
     # Only now the last checkpoint is whole.
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
     return parallel.to_host(state)
 
 
-def _window(workdir: Path, start: int, log_every: int, checkpoint_every: int) -> list[tuple[int, float]]:
-    """Losses recorded since a run that was never interrupted would have recorded one, up to a step.
+def _since_regular(workdir: Path, start: int, log_every: int, checkpoint_every: int) -> tuple[int, list[dict]]:
+    """What was recorded since the last record that a run has anyhow, so that the next mean covers what was cut in two.
 
     Args:
         workdir: of the run.
@@ -201,17 +202,22 @@ def _window(workdir: Path, start: int, log_every: int, checkpoint_every: int) ->
         checkpoint_every: as `log_every`.
 
     Returns:
-        Steps, and the mean loss of those since the step before; of the first step alone the loss does not count.
+        After how many steps that record was made, and the records after it.
     """
     begun = max(start // every * every for every in (log_every, checkpoint_every))
-    records = [record for record in read_records(workdir / "metrics.jsonl") if begun < record["step"] <= start]
-    return [(begun, math.nan), *((record["step"], record.get("loss", math.inf)) for record in records)]
+    return begun, [one for one in read_metrics(workdir / "metrics.jsonl") if begun < one["step"] <= start]
 
 
-def _mean(window: list[tuple[int, float]]) -> float:
-    """The mean loss over all steps of a window: of an interrupted run the same as of one that was not."""
-    total = sum((step - before) * loss for (before, _), (step, loss) in itertools.pairwise(window))
-    return total / (window[-1][0] - window[0][0])
+def _mean_loss(begun: int, records: list[dict]) -> float:
+    """The mean loss over the steps after `begun` that records in a row tell of, without those that were skipped."""
+    lengths = [after - before for before, after in itertools.pairwise([begun, *(one["step"] for one in records)])]
+    weighted = [
+        (length - one.get("skipped_steps", 0), one["loss"])
+        for length, one in zip(lengths, records, strict=True)
+        if "loss" in one
+    ]
+    total = sum(weight for weight, _ in weighted)
+    return sum(weight * loss for weight, loss in weighted) / total if total else math.inf
 
 
 def _begin(state: TrainState, steps: int, workdir: Path, checkpoints: Checkpoints, records: Records) -> TrainState:

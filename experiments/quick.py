@@ -10,7 +10,6 @@ at their best. A run that is there already is not run again (remove its folder b
 import json
 import os
 import shlex
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import app, flags
@@ -195,7 +194,8 @@ def kept(name: str) -> Record:
     path = RESULTS / f"{name}.json"
     record = read(path) if path.exists() else None
     shown = {entry for one in RUNS[name].figures for entry in (one.metric, one.rival) if entry} | {"training_time_s"}
-    if not isinstance(record, dict) or not all(isinstance(record.get(entry), int | float) for entry in shown):
+    whole = isinstance(record, dict) and all(isinstance(record.get(entry), int | float) for entry in shown)
+    if not whole or not isinstance(record.get("data"), str):
         raise InputError(f"{path} is missing or damaged; run it again, or take it from the history")
     return record
 
@@ -214,19 +214,18 @@ def main(words: list[str]) -> None:
     """Runs what the flags say; exit code 1 where a run failed, 75 where SIGTERM ended one."""
     preempt_on_sigterm()
     with told_in_one_line("quick"):
-        folder = flags.FLAGS.data or os.environ.get("DFN_DATA", "")
+        named = flags.FLAGS.data or os.environ.get("DFN_DATA", "")
         # What cannot be done later is told now.
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; the folder of the real data is --data=FOLDER")
-        if folder:
-            existing_folder(folder)
+        folder = str(existing_folder(named).resolve()) if named else ""
         with_tables(README.read_text(), {"quick": ""})
         missing = [name for name in RUNS if not folder and _needs_data(name)]
         for name in missing:
             kept(name)
             print(f"{name} needs real data: give --data=FOLDER; its record stays")
         for name in (name for name in RUNS if name not in missing):
-            record = run(name, str(Path(folder).resolve()))
+            record = run(name, folder)
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         with alone():
             write_whole(README, with_tables(README.read_text(), {"quick": table()}))

@@ -196,9 +196,9 @@ def _is_record(one: object, table: Table) -> bool:
     """Whether it has what its table shows."""
     if not isinstance(one, dict) or not {"protocol", "seed", "data", "hardware"} <= one.keys():
         return False
-    numbers = [one.get(table.metric), *one.get(f"{table.metric}_ci95", ())]
-    known = one.get("row") in [row.preset for row in table.rows]
-    return known and all(isinstance(number, int | float) for number in numbers)
+    interval = one.get(f"{table.metric}_ci95", [])
+    known = one.get("row") in [row.preset for row in table.rows] and isinstance(interval, list)
+    return known and all(isinstance(number, int | float) for number in (one.get(table.metric), *interval))
 
 
 def recorded_tables() -> dict[str, str]:
@@ -207,7 +207,7 @@ def recorded_tables() -> dict[str, str]:
 
 
 def check_digits(name: str, protocol: str, config: ConfigDict) -> None:
-    """Checks before hours of training that `merged` will take what is measured.
+    """Checks before hours of training that drawn digits would not be measured beside MNIST's.
 
     Raises:
         InputError: rows of the protocol were measured on MNIST's digits and this one would not be, or the reverse.

@@ -39,8 +39,7 @@ MAY_IMPORT = {
     },
     "pretrained": {"errors", "files", "tasks", "train"},
     "experiment": {
-        "config", "errors", "evaluate", "optimisers", "pretrained", "processes", "provenance", "records", "tasks",
-        "train",
+        "config", "errors", "evaluate", "optimisers", "pretrained", "processes", "records", "tasks", "train",
     },
     "provenance": set(),
     "evaluate": {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from dfn_jax import experiment
 from dfn_jax.errors import InputError
 from dfn_jax.records import read_records
-from experiments import steerable
+from dfn_jax.tasks import make_task
+from experiments import highway, moving_mnist, steerable, stereo
+from tests.stereo_folders import save, write_pairs
 
 
 @pytest.fixture
@@ -35,9 +38,16 @@ def config(folder, steps, **changes):
 def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folders, monkeypatch):
     run = folders / "run"
     experiment.run(config(folders / "one", 2), run)
+    assert read_records(run / "starts.jsonl")[0]["data"].startswith("1 files ")
     before = (run / "config.json").read_text(), (run / "results.json").read_text()
-    with pytest.raises(InputError, match=r"run was begun with other data.*give the folder"):
+    with pytest.raises(InputError, match=r"run was begun with other data \(1 files .*give the folder"):
         experiment.run(config(folders / "other", 4), run)
+    for changes in ({}, {"eval.name": "images"}):
+        with pytest.raises(InputError, match="was begun with other data"):
+            experiment.run(config(folders / "other", 2, **changes), run, training=False)
+    # What is said of this test set depends on where the run's own data lie.
+    with pytest.raises(InputError, match=r"data.dir \("):
+        experiment.run(config(folders / "other", 2, **{"eval.dir": str(folders / "one")}), run, training=False)
     monkeypatch.setenv("DFN_DATA", str(folders / "other"))
     with pytest.raises(InputError, match="was begun with other data"):
         experiment.run(config("", 2), run, training=False)
@@ -47,6 +57,49 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folder
     shutil.move(folders / "one", folders / "moved")
     experiment.run(config(folders / "moved", 4), run)
     assert json.loads((run / "results.json").read_text())["steps"] == 4
+
+
+def test_a_folder_that_has_grown_is_other_data(folders):
+    experiment.run(config(folders / "one", 2), folders / "run")
+    shutil.copy(folders / "one" / "0.bmp", folders / "one" / "1.bmp")
+    with pytest.raises(InputError, match=r"was begun with other data \(1 files \w+ there, 2 files \w+ here\)"):
+        experiment.run(config(folders / "one", 4), folders / "run")
+
+
+def test_data_of_every_kind_have_fingerprints(tmp_path):
+    write_pairs(tmp_path / "pairs", count=3)
+    for index in range(5):
+        save(tmp_path / "clips" / "clip" / f"{index}.png", np.full((8, 8), index, np.uint8))
+    found = []
+    for pixel in (0, 1):
+        (tmp_path / f"digits {pixel}").mkdir()
+        content = struct.pack(">IIII", 2051, 1, 28, 28) + bytes(28 * 28 - 1) + bytes([pixel])
+        (tmp_path / f"digits {pixel}" / "train-images-idx3-ubyte").write_bytes(content)
+    for module, changes in (
+        (stereo, {}),
+        (moving_mnist, {"data.digits": "drawn"}),
+        (stereo, {"data.name": "pairs", "data.dir": str(tmp_path / "pairs")}),
+        (highway, {"data.name": "video", "data.dir": str(tmp_path / "clips")}),
+        (moving_mnist, {"data.digits": "mnist", "data.dir": str(tmp_path / "digits 0")}),
+        (moving_mnist, {"data.digits": "mnist", "data.dir": str(tmp_path / "digits 1")}),
+    ):
+        settings = module.get_config("smoke")
+        settings.update_from_flattened_dict(changes)
+        found.append(make_task(settings).fingerprint())
+    assert found[:2] == ["", ""]
+    assert [words.rpartition(" ")[0] for words in found[2:]] == ["6 files", "5 files", "digits", "digits"]
+    assert found[4] != found[5]
+
+
+def test_where_the_data_of_an_older_run_lie_may_not_change(folders):
+    """Its starts do not tell what the data were."""
+    run = folders / "run"
+    experiment.run(config(folders / "one", 2), run)
+    starts = [{key: start[key] for key in ("step", "commit")} for start in read_records(run / "starts.jsonl")]
+    (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
+    with pytest.raises(InputError, match=r"data.dir \("):
+        experiment.run(config(folders / "other", 4), run)
+    experiment.run(config(folders / "one", 4), run)
 
 
 def test_the_precisions_of_all_steps_are_told(folders):

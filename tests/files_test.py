@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dfn_jax.files import make_writable_folder
+from dfn_jax.files import fingerprint, make_writable_folder
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="wants a folder that not even root can write to")
@@ -14,3 +14,21 @@ def test_a_folder_that_cannot_be_written_is_told_at_once():
 def test_a_folder_for_results_is_made_and_left_empty(tmp_path):
     make_writable_folder(tmp_path / "new" / "folder")
     assert not any((tmp_path / "new" / "folder").iterdir())
+
+
+def test_a_fingerprint_is_of_names_sizes_and_content_and_not_of_the_place(tmp_path):
+    def written(name, contents):
+        (tmp_path / name).mkdir()
+        for file, content in contents.items():
+            (tmp_path / name / file).write_bytes(content)
+        return fingerprint(tmp_path / name, (tmp_path / name).iterdir())
+
+    one = written("one", {"a": b"123", "b": b"456"})
+    assert one == written("moved", {"b": b"456", "a": b"123"})
+    others = [{"a": b"123"}, {"a": b"123", "c": b"456"}, {"a": b"123", "b": b"4567"}, {"a": b"123", "b": b"457"}]
+    prints = [written(f"other {index}", contents) for index, contents in enumerate(others)]
+    assert len({one, *prints}) == 5
+    assert written("none", {}).startswith("0 files ")
+    many = [written(name, {f"{i:03}": bytes([i]) for i in range(200)}) for name in ("many", "as many")]
+    assert many[0] == many[1]
+    assert many[0].startswith("200 files ")

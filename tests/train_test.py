@@ -21,7 +21,7 @@ from dfn_jax.parallel import make_mesh
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import Task
-from dfn_jax.train import make_optimiser, make_state, restore, train
+from dfn_jax.train import _mean_loss, make_optimiser, make_state, restore, train
 from experiments.steerable import get_config
 
 ROOT = Path(__file__).parents[1]
@@ -215,6 +215,13 @@ def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path):
         train(regression(), config(), tmp_path)
 
 
+def test_checkpoints_that_cannot_be_listed_are_told(tmp_path):
+    train(regression(), config(), tmp_path)
+    (tmp_path / "checkpoints" / "6" / "_CHECKPOINT_METADATA").write_text("1")
+    with pytest.raises(InputError, match=r"checkpoints cannot be listed .* move away the one whose"):
+        restore(regression(), config(), tmp_path)
+
+
 def test_the_fingerprint_changes_with_every_bit():
     values = np.random.default_rng(0).standard_normal(50).astype(np.float32)
     untouched = fingerprint({"w": values})
@@ -248,17 +255,28 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_never_ended(tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_the_best_checkpoint_is_chosen_by_the_same_losses_after_an_interruption(tmp_path):
-    settings = config(
-        **{"train.steps": 8, "train.checkpoint_every": 4, "train.log_every": 4, "optim.learning_rate": 0.3}
-    )
+@pytest.mark.parametrize("ended_at", [7, 8])
+def test_the_best_checkpoint_is_chosen_by_the_same_losses_after_an_interruption(ended_at, tmp_path):
+    every = {"train.checkpoint_every": 4, "train.log_every": 4}
+    settings = config(**{"train.steps": 10, "optim.learning_rate": 0.3, **every})
     train(regression(), settings, tmp_path / "whole")
-    with pytest.raises(PreemptedError, match="at step 7"):
-        train(asked_to_end_at(6), settings, tmp_path / "parts")
+    with pytest.raises(PreemptedError, match=f"at step {ended_at}"):
+        train(asked_to_end_at(ended_at - 1), settings, tmp_path / "parts")
+    settings.train.steps = 8
     train(regression(), settings, tmp_path / "parts")
-    whole, parts = (json.loads((tmp_path / run / "best_checkpoint.json").read_text()) for run in ("whole", "parts"))
-    assert whole["step"] == parts["step"] == 8
-    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    parts = json.loads((tmp_path / "parts" / "best_checkpoint.json").read_text())
+    losses = {record["step"]: record["loss"] for record in read_records(tmp_path / "whole" / "metrics.jsonl")}
+    assert parts == {"step": 8, "loss": pytest.approx(losses[8], rel=1e-6)}
+
+
+def test_skipped_steps_do_not_count_in_the_loss_that_a_checkpoint_is_chosen_by():
+    records = [
+        {"step": 6, "loss": 2.0, "skipped_steps": 1},
+        {"step": 8, "skipped_steps": 2},
+        {"step": 9, "loss": 5.0, "skipped_steps": 0},
+    ]
+    assert _mean_loss(4, records) == 3.5
+    assert _mean_loss(6, records[1:2]) == float("inf")
 
 
 def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfn_jax import files
 from dfn_jax.data.image_files import (
     IMAGE_SUFFIXES,
     check_channels,
@@ -134,6 +135,16 @@ def crops(data_dir: str | Path, *, image_size: tuple[int, int], channels: int = 
         return {"image": _crop(pixels(paths[index], channels), image_size, rng)}
 
     return order.map_with_index(crop)
+
+
+def fingerprint(data_dir: str | Path) -> str:
+    """What tells the images of a folder from others, wherever it lies.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    folder = existing_folder(data_dir)
+    return files.fingerprint(folder, list_images(folder, recursive=True))
 
 
 def _crop(pixels: np.ndarray, image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

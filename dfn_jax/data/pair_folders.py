@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfn_jax import files
 from dfn_jax.data.image_files import existing_folder, list_images, natural_key
 from dfn_jax.errors import InputError
 
@@ -16,6 +17,11 @@ class Pair:
     left: Path
     right: Path
     disparity: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are there."""
+        return [path for path in (self.left, self.right, self.disparity) if path]
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,22 @@ def find_sequences(data_dir: str | Path, *, channels: int) -> list[StereoSequenc
     return sorted(sequences, key=lambda sequence: natural_key(sequence.name))
 
 
+def fingerprint(data_dir: str | Path, *, channels: int) -> str:
+    """What tells the pairs of a folder from others, wherever it lies.
+
+    Args:
+        data_dir: As in `find_sequences`.
+        channels: As in `find_sequences`.
+
+    Raises:
+        InputError: As in `find_sequences`.
+    """
+    sequences = find_sequences(data_dir, channels=channels)
+    return files.fingerprint(
+        existing_folder(data_dir), (path for one in sequences for pair in one.pairs for path in pair.files)
+    )
+
+
 def _walk(root: Path) -> Iterator[Path]:
     """Yields folders that may hold views, through links but no folder twice, and never a view's own folder."""
     views = {name.split("/")[0] for layout in _LAYOUTS for name in (layout.left, layout.right, *layout.disparity)}
@@ -121,11 +143,11 @@ def _pair_files(folder: Path, layout: _Layout) -> tuple[Pair, ...]:
 
 def _disparity_files(folder: Path | None, stems: set[str]) -> dict[str, Path]:
     """Lists ground truth by the stem of its image's name; images without any are no error, the reverse is."""
-    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."] if folder else []
-    for path in sorted(files):
+    found = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."] if folder else []
+    for path in sorted(found):
         if path.suffix.lower() != ".png" or path.stem not in stems:
             raise InputError(
                 f"disparity {path} belongs to no left image; wanted a 16-bit PNG named like its image: "
                 "rename it or remove it"
             )
-    return {path.stem: path for path in files}
+    return {path.stem: path for path in found}

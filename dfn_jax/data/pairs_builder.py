@@ -183,7 +183,7 @@ def prepared_source(
 
 def _fingerprint(data_dir: Path, pairs: tuple[Pair, ...], image_size: tuple[int, int], channels: int) -> str:
     root = data_dir.resolve()
-    files = [path for pair in pairs for path in (pair.left, pair.right, pair.disparity) if path]
+    files = [path for pair in pairs for path in pair.files]
     stats = [(path.relative_to(data_dir).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     content = json.dumps([_FORMAT, str(root), stats, image_size, channels])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

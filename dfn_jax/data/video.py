@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dfn_jax import files
 from dfn_jax.data.image_files import check_channels, existing_folder, list_images, natural_key, read_image, unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded
 from dfn_jax.progress import progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load_clips(folder: str | Path, *, image_size: tuple[int, int], channels: int
         InputError: there is no clip, a file cannot be decoded, or frames of one clip differ in size.
     """
     check_channels(channels)
-    sources = _find_clips(expanded(folder))
+    sources = _find_clips(files.expanded(folder))
     if not sources:
         raise InputError(
             f"{folder} holds neither a video file ({', '.join(VIDEO_SUFFIXES)}) nor a folder of images; "
@@ -69,6 +69,18 @@ def _is_cover(images: list[Path], folder: Path) -> bool:
     return len(images) == 1 and any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.iterdir())
 
 
+def fingerprint(folder: str | Path) -> str:
+    """What tells the clips of a folder from others, wherever it lies.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    root = files.expanded(folder)
+    sources = _find_clips(root).values()
+    paths = [path for source in sources for path in ([source] if isinstance(source, Path) else source)]
+    return files.fingerprint(root.parent if root.is_file() else root, paths)
+
+
 def _video_frames(path: Path, channels: int) -> Iterator["Image.Image"]:
     import av
 
@@ -99,10 +111,10 @@ def _announced_frames(container, stream) -> int:
         seconds = float(stream.duration * stream.time_base)
     else:
         seconds = (container.duration or 0) * 1e-6
-    of_duration = int(seconds * float(stream.average_rate or 0))
+    shown = round(seconds * float(stream.average_rate or 0))
     # MP4 and MOV may hold more frames than they show, and say both.
-    edited = "mp4" in container.format.name and 0 < of_duration < stream.frames
-    return of_duration if edited else stream.frames or of_duration
+    edited = "mp4" in container.format.name and 0 < shown < stream.frames
+    return shown if edited else stream.frames or shown
 
 
 def _image_frames(paths: list[Path], channels: int) -> Iterator["Image.Image"]:

@@ -21,7 +21,10 @@ from dfn_jax.train import restore
 EXAMPLES = 8  # for the check
 # What each experiment has without a download.
 EMBEDDED = {"steerable": "texture", "stereo": "highway", "moving_mnist": "moving_mnist", "highway": "highway"}
-KEPT = ("experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "versions", "commit")
+KEPT = (
+    "experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "precision", "versions",
+    "commit",
+)  # fmt: skip
 
 
 def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[str, float]:

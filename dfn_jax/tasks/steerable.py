@@ -57,6 +57,9 @@ def make_task(config: ConfigDict) -> Task:
         evaluate=lambda params: _evaluate(config, network, params),
         loss_name="squared error, mean over pixels",
         check_test=lambda: _test_images(config),
+        fingerprint=lambda: (
+            "" if config.data.name == "texture" else images.fingerprint(configs.data_folder(config.data.dir, "images"))
+        ),
     )
 
 

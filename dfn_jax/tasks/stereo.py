@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
-from dfn_jax.data import highway
+from dfn_jax.data import highway, pair_folders
 from dfn_jax.errors import InputError
 from dfn_jax.models.baselines import StereoTwin
 from dfn_jax.models.deep_stereo import DeepStereo, Selected
@@ -66,6 +66,7 @@ def make_task(config: ConfigDict) -> Task:
         ),
         loss_name="squared error, mean over pixels",
         check_test=lambda: None if _test_name(config) == "highway" else _test_pairs(config),
+        fingerprint=lambda: _fingerprint(config),
     )
 
 
@@ -98,6 +99,13 @@ def _pair_options(config: ConfigDict) -> dict:
 
 def _split_options(config: ConfigDict) -> dict:
     return {"test_sequences": tuple(config.data.test_sequences), "test_fraction": config.data.test_fraction}
+
+
+def _fingerprint(config: ConfigDict) -> str:
+    if config.data.name == "highway":
+        return ""
+    folder = configs.data_folder(config.data.dir, "pairs")
+    return pair_folders.fingerprint(folder, channels=config.data.channels)
 
 
 def _train_batch(config: ConfigDict) -> TrainBatch:

@@ -48,6 +48,8 @@ class Task(NamedTuple):
         evaluate: parameters -> Evaluation, on data that training never sees.
         loss_name: what the loss is, for the learning curve.
         check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
+        fingerprint: what tells the data of training, and of an evaluation on their own test set, from others, wherever
+            they lie; empty for data that the program itself makes.
     """
 
     init: Callable[[Array], Params]
@@ -56,3 +58,4 @@ class Task(NamedTuple):
     evaluate: Callable[[Params], Evaluation]
     loss_name: str
     check_test: Callable[[], object] = lambda: None
+    fingerprint: Callable[[], str] = lambda: ""

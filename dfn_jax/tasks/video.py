@@ -64,6 +64,7 @@ def make_task(config: ConfigDict) -> Task:
         ),
         loss_name=loss_name,
         check_test=tested.test_set,
+        fingerprint=data.fingerprint,
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +25,14 @@ class VideoData(NamedTuple):
     """What the task needs of a data set.
 
     Attributes:
+        fingerprint: see `Task`.
         train_batch: (step, rows) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
         test_set: () -> what it is, in words, and its batches of at most TEST_BATCH sequences; on rendered highways also
             with flow and visible (see `highway.video_batch`), of moving digits with overlap and bounce for each
             predicted frame (see `moving_mnist.sequence_events`).
     """
 
+    fingerprint: Callable[[], str]
     train_batch: TrainBatch
     test_set: Callable[[], tuple[str, Iterable[Batch]]]
 
@@ -119,7 +122,10 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
 
         return words, _Batches(config.eval.examples, examples)
 
-    return VideoData(train_batch, test_set)
+    def fingerprint() -> str:
+        return "" if source == "drawn" else f"digits {zlib.crc32(digits.load_digits(source, folder, 'train')):08x}"
+
+    return VideoData(fingerprint, train_batch, test_set)
 
 
 _DIGITS = {
@@ -149,7 +155,7 @@ def _highway(config: ConfigDict) -> VideoData:
             lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options),
         )
 
-    return VideoData(train_batch, test_set)
+    return VideoData(lambda: "", train_batch, test_set)
 
 
 def _video(config: ConfigDict) -> VideoData:
@@ -184,7 +190,7 @@ def _video(config: ConfigDict) -> VideoData:
         words += configs.seen_in_training(config, HIGHWAY_DATA)
         return words, _in_batches(sequences)
 
-    return VideoData(train_batch, test_set)
+    return VideoData(lambda: video.fingerprint(configs.data_folder(config.data.dir, "clips")), train_batch, test_set)
 
 
 SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
