@@ -182,8 +182,8 @@ def data_folder(named: str, what: str) -> str:
     folder = named or os.environ.get("DFN_DATA", "")
     if not folder:
         raise InputError(
-            f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER), or "
-            "set the environment variable DFN_DATA"
+            f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER), "
+            "or set the environment variable DFN_DATA"
         )
     _check_text("the data folder", folder)
     return folder

@@ -9,7 +9,7 @@ cores: 1.50 summed over the image, where the best shift per row has 7.51; from l
 `smoke` (four steps, for tests); by the published recipe `twin` (without the filter), and the relatives of Section 3.3,
 `spatial_transformer` and `deep_stereo`.
 
-Published, on private highway data, squared error summed over the image: 0.52 in the paper; 1.35 with the authors'
+Published, on the authors' own recordings, squared error summed over the image: 0.52 in the paper; 1.35 with their
 released code, and 1.70 by its twin without the filter.
 """
 
