@@ -206,19 +206,16 @@ def recorded_tables() -> dict[str, str]:
     return {name: markdown(table, records(name)) for name, table in TABLES.items()}
 
 
-def check_digits(name: str, protocol: str, config: ConfigDict) -> None:
-    """Checks before hours of training that drawn digits would not be measured beside MNIST's.
+def check_digits(config: ConfigDict) -> None:
+    """Checks before hours of training that they would not be spent on digits of which nothing is published.
 
     Raises:
-        InputError: rows of the protocol were measured on MNIST's digits and this one would not be, or the reverse.
+        InputError: there are no MNIST digits.
     """
-    if config.data.get("digits") is None:
-        return
-    theirs = {"drawn by dfn_jax" in one["data"] for one in records(name) if one["protocol"] == protocol}
-    if theirs - {config.data.digits == "drawn"}:
+    if config.data.get("digits") == "drawn":
         raise InputError(
-            f"{config.data.digits} digits are found, and results/{name}.json has rows of this protocol on others; give "
-            "--option=--config.data.dir=FOLDER with MNIST's IDX files, or take those records out first"
+            "this table is of MNIST's digits, and there are none; give --option=--config.data.dir=FOLDER with its IDX "
+            "files, or set the environment variable DFN_DATA to a folder that holds them in `mnist`"
         )
 
 
@@ -263,7 +260,7 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
         raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(ALLOWED)}")
     # What cannot be written later is told now.
     with_tables(README.read_text(), recorded_tables())
-    check_digits(name, protocol, recipe([*arguments(name, table.rows[0], protocol, 0), *options.option]))
+    check_digits(recipe([*arguments(name, table.rows[0], protocol, 0), *options.option]))
     failed = []
     for row in (row for row in table.rows if row.preset in chosen):
         for seed in map(int, options.seeds):
