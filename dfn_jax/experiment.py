@@ -19,7 +19,7 @@ from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import TrainState, restore, train
 
 
-def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
+def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
     """Trains an experiment, or goes on with it, and evaluates it.
 
     Args:
@@ -35,7 +35,7 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
         InputError: the config, the data or the workdir cannot be used.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
-    began = time.monotonic()
+    began, workdir = time.monotonic(), Path(workdir)
     _check_float32()
     check(config)
     make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
@@ -71,7 +71,7 @@ def run(config: ConfigDict, workdir: Path, *, training: bool = True) -> tuple[Pa
     return found
 
 
-def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = None) -> tuple[Path, Evaluation]:
+def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | None = None) -> tuple[Path, Evaluation]:
     """Evaluates a pretrained network.
 
     Args:
@@ -86,7 +86,7 @@ def evaluate_pretrained(name: str, workdir: Path, config: ConfigDict | None = No
     Raises:
         InputError: there is no such network, it does not fit the config, or the config or the data cannot be used.
     """
-    began = time.monotonic()
+    began, workdir = time.monotonic(), Path(workdir)
     _check_float32()
     trained_with, params, card = pretrained.load(name)
     config = _evaluated_with(name, trained_with, config or trained_with)

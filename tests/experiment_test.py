@@ -123,7 +123,7 @@ def test_results_are_not_replaced_by_those_of_fewer_steps(folders):
 
 
 def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path):
-    folder, _ = experiment.evaluate_pretrained("steerable", tmp_path / "found")
+    folder, _ = experiment.evaluate_pretrained("steerable", str(tmp_path / "found"))
     with pytest.raises(InputError, match="has results, or a run, already"):
         experiment.evaluate_pretrained("steerable", tmp_path / "found")
     (folder / "results.json").unlink()
