@@ -28,6 +28,7 @@ def main(_: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     from dfn_jax import experiment, processes
+    from dfn_jax.config import check_text
     from dfn_jax.files import keep_compiled_programs
     from dfn_jax.provenance import hardware
 
@@ -43,6 +44,7 @@ def main(_: list[str]) -> None:
         raise InputError("--mode=evaluate needs --workdir, the folder of the run that is to be evaluated")
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
+    check_text("--workdir", str(workdir.absolute()))
     _check_devices()
     if processes.is_first():
         print(f"workdir: {workdir}\ndevices: {hardware()}", flush=True)

@@ -90,7 +90,7 @@ def check(config: ConfigDict) -> None:
     check_whole_numbers(config, {"optim.halve_every": 1}, bits=31)  # Optax counts steps by signed numbers.
     for name, value in _flat(config.to_dict()).items():
         if isinstance(value, str):
-            _check_text(f"config.{name}", value)
+            check_text(f"config.{name}", value)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"config.{name} is {value}; it must be finite")
     if len(config.data.image_size) != 2:
@@ -103,8 +103,12 @@ def check(config: ConfigDict) -> None:
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
 
 
-def _check_text(what: str, value: str) -> None:
-    """Checks that reports can hold a name: that of a file may be of any bytes, which Python keeps as surrogates."""
+def check_text(what: str, value: str) -> None:
+    """Checks that reports can hold a name: that of a file may be of any bytes, which Python keeps as surrogates.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -185,7 +189,7 @@ def data_folder(named: str, what: str) -> str:
             f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER), "
             "or set the environment variable DFN_DATA"
         )
-    _check_text("the data folder", folder)
+    check_text("the data folder", folder)
     return folder
 
 

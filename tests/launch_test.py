@@ -175,6 +175,10 @@ def test_steerable_from_one_command(tmp_path):
             ("--config=experiments/highway.py:smoke", "--config.data.name=video", "--config.data.dir=/vi\udce9"),
             "config.data.dir is '/vi\\udce9', which is not UTF-8",
         ),
+        (
+            ("--config=experiments/stereo.py:smoke", "--workdir=/vi\udce9"),
+            "--workdir is '/vi\\udce9', which is not",
+        ),
         (("--config=experiments/stereo.py:smoke", "--config.precision=float8"), "float32, bfloat16"),
         (("--config=experiments/stereo.py:smoke", "--config.train.batch_size=0"), "at least 1"),
         (("--config=experiments/stereo.py:smoke", "--config.data.image_size=(0, 8)"), "at least 1"),
