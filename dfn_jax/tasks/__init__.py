@@ -1,5 +1,6 @@
 """Experiments by name: each binds a data set, a network, a loss, metrics and pictures."""
 
+import functools
 import importlib
 
 from ml_collections import ConfigDict
@@ -29,4 +30,5 @@ def make_task(config: ConfigDict) -> Task:
         raise InputError(f"config.task is {config.task!r}; known tasks: {', '.join(TASKS)}")
     if config.task != EXPERIMENTS.get(config.experiment, config.task):
         raise InputError(f"config.task is {config.task!r}; {config.experiment} is {EXPERIMENTS[config.experiment]}")
-    return importlib.import_module(f"dfn_jax.tasks.{config.task}").make_task(config)
+    task = importlib.import_module(f"dfn_jax.tasks.{config.task}").make_task(config)
+    return task._replace(fingerprint=functools.cache(task.fingerprint))  # It reads all digits, or looks at all files.
