@@ -10,14 +10,17 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from dfn_jax import parallel, report, visualize
+from dfn_jax import metrics, parallel, report, visualize
 from dfn_jax.config import results_folder
 from dfn_jax.errors import InputError
-from dfn_jax.files import make_writable_folder, write_whole
+from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
+
+EXAMPLES_FILE = "examples.npz"
+FEWEST_EXAMPLES = 20  # of which an interval of confidence is told
 
 
 def evaluate(
@@ -65,6 +68,11 @@ def evaluate(
         "commit": trained["commit"],
         "evaluation_commit": here["commit"],
         **{name: _as_json(value) for name, value in evaluation.metrics.items()},
+        **{
+            f"{name}_ci95": _as_json(metrics.confidence_interval(values))
+            for name, values in evaluation.examples.items()
+            if len(values) >= FEWEST_EXAMPLES
+        },
     }
     sections = list(evaluation.sections)
     if len(records) > 1:
@@ -82,6 +90,8 @@ def evaluate(
             "Versions": results["versions"],
         },
     )
+    if evaluation.examples:
+        write_arrays(folder / EXAMPLES_FILE, evaluation.examples)  # Networks can be compared on the same ones.
     # Last of all: a first evaluation that has them is done.
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return folder, evaluation

@@ -1,11 +1,15 @@
 """Where files go, and writing them so that nothing half-written is ever taken for whole."""
 
+import io
 import json
 import os
 import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from dfn_jax.errors import InputError
 
@@ -63,6 +67,28 @@ def make_writable_folder(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote; nothing where there is no such file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, or take it from where it was copied") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replaces a file of arrays by name, kept as float32, as `write_whole` does."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: np.asarray(values, np.float32) for name, values in arrays.items()})
+    write_whole(path, content.getvalue())
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -6,7 +6,7 @@ have different numbers of valid ones, the values are sums and counts, and `mean_
 Leading axes are free: [N, H, W, C] gives [N], video [N, T, H, W, C] gives [N, T].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,8 @@ def confidence_interval(values: np.ndarray, *, resamples: int = 1000) -> tuple[f
     """Between which bounds the mean lies with 95 % confidence, if the examples are a sample of all there could be.
 
     Args:
-        values: [N], one for each example (not for each frame of a video: frames of one are alike).
+        values: [N], one for each example (not for each frame of a video: frames of one are alike). Of fewer than some
+            twenty the bounds lie too close together: of ten skewed ones, they hold the mean five times in six.
         resamples: how often N examples are drawn with replacement.
 
     Returns:
@@ -164,9 +165,41 @@ def confidence_interval(values: np.ndarray, *, resamples: int = 1000) -> tuple[f
     Source:
         Efron, Bootstrap Methods, Annals of Statistics 1979; the percentile method.
     """
+    return _bootstrap(lambda drawn: values[drawn].mean(dtype=np.float64), len(values), resamples)
+
+
+def saving_interval(ours: np.ndarray, theirs: np.ndarray, *, resamples: int = 1000) -> tuple[float, float]:
+    """Between which bounds 1 - mean(ours) / mean(theirs) lies with 95 % confidence, of two networks' errors.
+
+    The same examples are drawn for both, so that how hard they are counts for neither: the bounds lie closer together
+    than those of each mean.
+
+    Args:
+        ours: [N], one for each example.
+        theirs: [N], for the same examples.
+        resamples: as in `confidence_interval`.
+
+    Returns:
+        The 2.5th and 97.5th percentile over the resamples.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source:
+        As of `confidence_interval`.
+    """
+    check_same_shape(ours, theirs)
+    return _bootstrap(
+        lambda drawn: 1 - ours[drawn].mean(dtype=np.float64) / theirs[drawn].mean(dtype=np.float64),
+        len(ours),
+        resamples,
+    )
+
+
+def _bootstrap(statistic: Callable[[np.ndarray], float], count: int, resamples: int) -> tuple[float, float]:
     random = np.random.default_rng(0)
-    means = [random.choice(values, len(values)).mean(dtype=np.float64) for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    found = [statistic(random.integers(0, count, count)) for _ in range(resamples)]
+    low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
 
 

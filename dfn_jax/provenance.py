@@ -1,5 +1,6 @@
 """Where figures come from: devices, versions and the commit of the code."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -29,8 +30,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+@functools.cache  # of the code that runs: another may be checked out before it ends
 def commit() -> str | None:
-    """The commit of the code, with '-dirty' where tracked Python files differ from it; None outside a checkout."""
+    """The commit of the code when it is first asked for; None outside a checkout.
+
+    It ends in '-dirty' where tracked Python files differ from it.
+    """
 
     root = Path(__file__).resolve().parents[1]
 

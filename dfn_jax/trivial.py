@@ -1,12 +1,13 @@
-"""What stereo prediction scores without learning to see: the left view, copied or shifted by fixed amounts.
+"""What prediction scores without learning to see: a given image copied, blurred or shifted by fixed amounts.
 
-Three predictors of the right view: the left view itself, the left view shifted by one disparity for all images and
-pixels, and by one disparity for each image row. The shifts are fitted on the very test set that they are scored on, by
-the measure that they are scored by (squared error for the image metrics, absolute disparity error for the disparity
-metrics), so each is the strongest predictor of its kind and a fair bar for a network.
+Of the right view: the left view itself, the left view shifted by one disparity for all images and pixels, and by one
+disparity for each image row. Of the next frames: the last frame through a Gaussian. Shifts and widths are fitted on the
+very test set that they are scored on, by the measure that they are scored by (squared error for the metrics of stereo
+images, absolute disparity error for those of disparity, each metric of frames by itself), so each is the strongest
+predictor of its kind, among the candidates, and a fair bar for a network.
 
-Fitting streams over batches: add up `shift_errors` (or `disparity_shift_errors`) of all batches in float64, then read
-off the best shifts with `best_shift` and `best_shift_per_row`.
+Fitting streams over batches. Shifts: add up `shift_errors` (or `disparity_shift_errors`) of all batches in float64,
+then read off the best ones with `best_shift` and `best_shift_per_row`. Widths: measure `blurred` by all of them.
 """
 
 import jax
@@ -14,6 +15,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfn_jax.losses import as_float, check_same_shape
+
+BLURS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)  # standard deviations in pixels
+
+
+@jax.jit
+def blurred(images: jax.Array) -> jax.Array:
+    """Images through Gaussians of the widths `BLURS`; beyond the edge they repeat the edge.
+
+    Args:
+        images: [..., H, W, C].
+
+    Returns:
+        [len(BLURS), ..., H, W, C] float32; the widest is nearly the mean over the pixels.
+
+    Raises:
+        ValueError: these are no images.
+    """
+    if jnp.ndim(images) < 3:
+        raise ValueError(f"images must have shape [..., H, W, C], got {jnp.shape(images)}")
+    rows, columns = (np.stack([_gaussian(size, width) for width in BLURS]) for size in jnp.shape(images)[-3:-1])
+    return jnp.einsum("sih,...hwc,sjw->s...ijc", rows, as_float(images), columns, precision="highest")
+
+
+def _gaussian(size: int, width: float) -> np.ndarray:
+    """The matrix [size, size] float32 from pixels to pixels seen through a Gaussian."""
+    if width == 0:
+        return np.eye(size, dtype=np.float32)
+    reach = int(4 * width + 1)
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * width**2))
+    matrix = np.zeros((size, size))
+    for pixel in range(size):
+        np.add.at(matrix[pixel], np.clip(pixel + np.arange(-reach, reach + 1), 0, size - 1), weights / weights.sum())
+    return matrix.astype(np.float32)
 
 
 def candidate_shifts(maximum: float, *, step: float = 0.25) -> np.ndarray:

@@ -3,8 +3,8 @@
     python -m experiments.quick [--data=FOLDER]
 
 FOLDER (by default the environment variable DFN_DATA) holds `highway_video`, `kitti_odometry` with the sequences seq1
-and seq2, `kitti_2015` and `train400_gray`; without it, what needs them keeps its records. Ten minutes on two CPU cores
-at their best. A run that is there already is not run again (remove its folder below `workdirs/quick/` for that).
+and seq2, `kitti_2015` and `train400_gray`; without it, what needs them keeps its records. Eight minutes on two CPU
+cores at their best. A run that is there already is not run again (remove its folder below `workdirs/quick/` for that).
 """
 
 import json

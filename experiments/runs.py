@@ -17,7 +17,7 @@ from dfn_jax.data.digits import choose_source
 from dfn_jax.errors import PREEMPTED, InputError, PreemptedError
 
 ROOT = Path(__file__).parents[1]
-SAME_RESULT = ("train.checkpoint_every",)  # entries that may change without changing a result
+SAME_RESULT = ("train.checkpoint_every", "mesh")  # entries that may change without changing a result
 Record = dict[str, Any]  # results.json of one run, and what its table says of it
 
 
@@ -74,14 +74,16 @@ def recipe(arguments: Sequence[str]) -> ConfigDict:
 
 
 def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Record | None:
-    """The results of a run, or of an evaluation of it; None where it is not at its end."""
+    """The results of a run, or of an evaluation of it; None where it is not at its end, or its data have moved."""
     if not (workdir / "config.json").exists():
         return None
     free = (*SAME_RESULT, "eval") if "--mode=evaluate" in arguments else SAME_RESULT
     try:
-        check_workdir(workdir, config, free=free)
+        check_workdir(workdir, config, free=(*free, "data.dir"))
     except InputError as error:
         raise InputError(f"{error}; or remove {workdir} to run again") from error
+    if read(workdir / "config.json")["data"]["dir"] != config.data.dir:
+        return None  # `launch.py` knows whether they are the same.
     path = workdir / results_folder(workdir, config) / "results.json"
     found = read(path) if path.exists() else {}
     if not isinstance(found, dict):

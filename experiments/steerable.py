@@ -3,7 +3,7 @@
     python launch.py --config=experiments/steerable.py:quick
     python launch.py --config=experiments/steerable.py:quick --config.eval.name=images --config.eval.dir=FOLDER
 
-Presets: `paper` (5,000 steps of 64 images, Adam 1e-3 halved every 1,000), `quick` (at most two minutes on two CPU
+Presets: `paper` (5,000 steps of 64 images, Adam 1e-3 halved every 1,000), `quick` (a quarter of a minute on two CPU
 cores), `smoke` (four steps, for tests). The paper shows the filters and gives no figure.
 """
 

@@ -93,7 +93,9 @@ TABLES = {
         "cross-entropy, nats per frame",
         {
             "full": FULL,
-            "medium": MEDIUM._replace(changes={**MEDIUM.changes, "eval.examples": 1000}),
+            "medium": MEDIUM._replace(
+                changes={**MEDIUM.changes, "eval.examples": 1000}, recipe=f"{MEDIUM.recipe}, a tenth of the test set"
+            ),
             "short": _short(
                 {
                     "data.image_size": (32, 32),

@@ -43,7 +43,8 @@ MAY_IMPORT = {
     },
     "provenance": set(),
     "evaluate": {
-        "config", "errors", "files", "parallel", "provenance", "records", "report", "tasks", "train", "visualize",
+        "config", "errors", "files", "metrics", "parallel", "provenance", "records", "report", "tasks", "train",
+        "visualize",
     },
 }  # fmt: skip
 

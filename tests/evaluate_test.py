@@ -1,11 +1,17 @@
 """Where results go, and which commit they are said to be of."""
 
+import json
 import subprocess
+import time
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dfn_jax import evaluate, provenance
-from dfn_jax.config import results_folder
+from dfn_jax.config import claim_workdir, results_folder
+from dfn_jax.tasks.task import Evaluation, Task
+from dfn_jax.train import TrainState
 from experiments import stereo
 
 
@@ -56,4 +62,23 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
     for folder, commit in (("lib/dfn_jax", None), ("dfn_jax", head[:12])):
         (tmp_path / folder).mkdir(parents=True)
         monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "provenance.py"))
-        assert provenance.commit() == commit
+        assert provenance.commit.__wrapped__() == commit
+
+
+@pytest.mark.parametrize("count", [0, 19, 20])
+def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
+    values = np.linspace(1, 2, count)
+    found = Evaluation("noise", "It is.", {"psnr": 1.5}, [], {"psnr": values} if count else {})
+    task = Task(init=None, loss=None, train_batch=None, evaluate=lambda params: found, loss_name="")
+    state, config = TrainState(jnp.int32(0), {"kernel": jnp.ones(3)}, ()), stereo.get_config()
+    with claim_workdir(tmp_path, config):
+        evaluate.evaluate(task, config, tmp_path, state, began=time.monotonic())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert ("psnr_ci95" in results) == (count == 20)
+    if count == 20:
+        low, high = results["psnr_ci95"]
+        half = 1.96 * values.std() / np.sqrt(count)  # of the normal distribution
+        np.testing.assert_allclose((low, high), (1.5 - half, 1.5 + half), atol=0.1 * half)
+    assert (tmp_path / evaluate.EXAMPLES_FILE).exists() == (count > 0)
+    if count:
+        np.testing.assert_array_equal(np.load(tmp_path / evaluate.EXAMPLES_FILE)["psnr"], values.astype(np.float32))

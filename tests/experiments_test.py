@@ -9,6 +9,7 @@ import pytest
 from dfn_jax.config import check
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task
+from dfn_jax.tasks.task import TEST_SEED
 
 EXPERIMENTS = ("steerable", "stereo", "moving_mnist", "highway")
 
@@ -57,3 +58,19 @@ def test_presets(experiment, monkeypatch):
     assert get_config(experiment) == get_config(experiment, "paper")
     with pytest.raises(InputError, match="paper, quick, smoke"):
         get_config(experiment, "fast")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_recipe_may_be_copied_under_another_name(experiment, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    config = get_config(experiment, "smoke")
+    config.experiment = "mine"
+    assert jax.tree.leaves(make_task(config).train_batch(0))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_training_cannot_draw_what_is_tested_on(experiment):
+    config = get_config(experiment, "smoke")
+    config.seed = TEST_SEED
+    with pytest.raises(InputError, match="seed is 2016, by which test sets are drawn"):
+        make_task(config)

@@ -92,6 +92,7 @@ def test_video_from_one_command(experiment, tmp_path):
         for prefix in ("", "baseline_last_frame_", "baseline_mean_frame_"):
             assert isinstance(results[prefix + metric], float)
             assert len(results[f"{prefix}{metric}_curve"]) == 2
+    assert results["baseline_blurred_frame_mse_per_frame"] <= results["baseline_last_frame_mse_per_frame"]
     only_here = {"moving_mnist": "bce_nats_per_frame", "highway": "flow_epe_noc"}
     for owner, metric in only_here.items():
         assert (metric in results) == (owner == experiment)

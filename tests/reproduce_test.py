@@ -4,16 +4,20 @@ import functools
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from dfn_jax.errors import InputError
+from dfn_jax.files import read_arrays
 from dfn_jax.tasks import make_task
 from experiments import quick, reproduce, steerable
+from experiments.comparison import key
 from experiments.reproduce import README, TABLES
 from experiments.runs import ROOT
 from tests.experiments_test import get_config
@@ -30,6 +34,15 @@ def test_rows_have_the_parameters_that_the_table_says(name, monkeypatch):
 def test_the_readme_says_what_the_records_say():
     tables = reproduce.recorded_tables() | {"quick": quick.table()}
     assert reproduce.with_tables(README.read_text(), tables) == README.read_text()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_means_over_the_examples_are_those_of_the_records(name):
+    examples = read_arrays(reproduce._examples_file(name))
+    found = {key(record): record[TABLES[name].metric] for record in reproduce.records(name) if key(record) in examples}
+    assert found.keys() == examples.keys()
+    for run, value in found.items():
+        np.testing.assert_allclose(examples[run].mean(dtype=np.float64), value, rtol=1e-5)
 
 
 def mean(table, row, protocol):
@@ -96,10 +109,11 @@ def test_a_row_is_run_by_its_command(tmp_path, monkeypatch):
     short = TABLES["steerable"].protocols["short"]._replace(changes=steerable.PRESETS["smoke"])
     monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(protocols={"short": short}))
     run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short")
-    record = run(0, ["--config.train.checkpoint_every=3"])
+    record, values = run(0, ["--config.train.checkpoint_every=3"])
+    assert values is None, "filters of evenly spaced angles are no sample"
     assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
     assert record["command"].endswith(" --config.train.checkpoint_every=3")
-    assert run(0, ["--config.train.checkpoint_every=3"]) == record, "though its recipe has tuples and fractions"
+    assert run(0, ["--config.train.checkpoint_every=3"]) == (record, None), "though its recipe has tuples and fractions"
     with pytest.raises(InputError, match="exit code 1"):
         run(1, ["--config.train.batch_size=-1"])
 
@@ -140,13 +154,37 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
         {**common, "protocol": "full", "seed": 0, "mse_per_image": 10.0, "data": "more scenes"},
         {**common, "protocol": "full", "seed": 1, "mse_per_image": 10.02, "data": "more scenes", "note": "old"},
     ]
-    lines = reproduce.markdown(table, records).splitlines()
+    lines = reproduce.markdown(table, records, {}).splitlines()
     assert lines[-5] == "| best shift per row | – | – | – | – | 7.00 |"
     assert lines[-6].startswith("| DFN | 464,494 | 0.52; 1.35 (authors' code) |")
     assert lines[-6].endswith("| 10.01 ± 0.01 (2 seeds) | not run | 3.00 (2.50 to 3.25) |")
     assert lines[2].endswith("| not run | not run | not run |")
     assert lines[-3].endswith("published one. Measured on more scenes; cpu. DFN: old.")
     assert lines[-1] == f"Short protocol: {table.protocols['short'].recipe}. Measured on scenes; cpu."
+
+
+def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    monkeypatch.setattr(reproduce, "README", tmp_path / "README.md")
+    marks = "".join(f"<!-- table {name} --><!-- end {name} -->" for name in TABLES)
+    (tmp_path / "README.md").write_text(marks)
+    random = np.random.default_rng(0)
+    hard = random.exponential(size=100)
+    for row, factor, seeds in (("paper", 0.75, (0, 1)), ("twin", 1.0, (0, 1, 2))):
+        for seed in seeds:
+            values = factor * hard + 0.01 * seed
+            common = {"row": row, "protocol": "short", "seed": seed, "data": "scenes", "hardware": "cpu"}
+            reproduce.keep("stereo", {**common, "mse_per_image": values.mean()}, values)
+    less = 100 * (1 - (0.75 * hard.mean() + 0.005) / (hard.mean() + 0.005))
+    said = re.search(
+        r"DFN: (\d+) % less than without the filter \((\d+) to (\d+) %", (tmp_path / "README.md").read_text()
+    )
+    assert int(said[1]) == round(less)
+    assert int(said[2]) <= int(said[1]) <= int(said[3])
+    assert int(said[3]) - int(said[2]) <= 2, "unpaired intervals would be wider"
+    reproduce.keep("stereo", {**common, "row": "paper", "seed": 0, "mse_per_image": 1.0}, None)
+    reproduce.keep("stereo", {**common, "row": "paper", "seed": 1, "mse_per_image": 1.0}, None)
+    assert "% less" not in (tmp_path / "README.md").read_text(), "examples of a run that is no more there"
 
 
 @pytest.mark.parametrize(

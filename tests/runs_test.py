@@ -1,12 +1,15 @@
 """Runs whose results are kept: what counts as done, and what does not."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dfn_jax.config import claim_workdir
 from dfn_jax.errors import InputError, PreemptedError
@@ -32,8 +35,8 @@ def test_a_run_is_done_once(workdir, capsys):
     assert (found["steps"], found["preset"]) == (4, "smoke")
     assert "done before" in capsys.readouterr().out
     assert (workdir / "results.json").stat().st_mtime_ns == before
-    runs.outcome([*SMOKE, "--config.train.checkpoint_every=3"], workdir)
-    assert (workdir / "results.json").stat().st_mtime_ns == before, "how often to save is no other run"
+    runs.outcome([*SMOKE, "--config.train.checkpoint_every=3", "--config.mesh.data=1"], workdir)
+    assert (workdir / "results.json").stat().st_mtime_ns == before, "how often to save, and where, is no other run"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,26 @@ def test_results_of_fewer_steps_are_not_the_end(workdir):
     whole = path.read_text()
     path.write_text(whole.replace('"steps": 4', '"steps": 2'))
     assert runs.outcome(SMOKE, workdir)["steps"] == 4
+
+
+def test_the_data_of_a_run_may_move_but_not_be_others(tmp_path):
+    def outcome(name):
+        words = [*SMOKE, "--config.data.name=images", f"--config.data.dir={tmp_path / name}"]
+        return runs.outcome(words, tmp_path / "run")
+
+    for name, seed in (("one", 0), ("other", 1)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 40), dtype=np.uint8)
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "0.bmp")
+    found = outcome("one")
+    shutil.move(tmp_path / "one", tmp_path / "moved")
+    again = outcome("moved")
+    assert (again["data"], again["filter_relative_error"]) == (
+        found["data"].replace("one", "moved"), found["filter_relative_error"]
+    )  # fmt: skip
+    with pytest.raises(InputError, match="exit code 1"):
+        outcome("other")
+    assert outcome("moved") == again
 
 
 def test_a_run_that_fails_is_told(tmp_path):
@@ -107,12 +130,14 @@ open("ready", "w").close()
 time.sleep(60)
 """)
     harness = f"""
+import signal
 from pathlib import Path
 from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
 from experiments import runs
 config = runs.recipe({SMOKE})
 runs.recipe, runs.ROOT = lambda arguments: config, Path({str(tmp_path)!r})
 preempt_on_sigterm()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # What is started in the background ignores it.
 with told_in_one_line("harness"):
     runs.outcome({SMOKE}, runs.ROOT / "run")
 """

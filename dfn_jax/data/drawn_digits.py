@@ -35,8 +35,6 @@ STROKES = (
     (((0.85, 0.2), (0.45, 0.0), (0.12, 0.28), (0.45, 0.52), (0.85, 0.2), (0.82, 0.6), (0.65, 1.0)),),
 )  # fmt: skip
 POINTS = max(sum(map(len, strokes)) for strokes in STROKES)
-
-
 BLOCK = 1000  # digits that one call of the compiled program draws, however many are wanted
 
 
@@ -69,14 +67,17 @@ def _draw(key: Array, kind: Array) -> Array:
     angle = 0.4 * (turn - 0.5)
     turned = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
     slanted = jnp.array([[0.6 + 0.35 * narrow, -0.6 * (slant - 0.3)], [0.0, 1.0]])
-    points = points @ (turned @ slanted).T
+    points = _exact(points, _exact(turned, slanted).T)
     width = 1.0 + 1.1 * pen
     # The ink, pen included, fills its box.
-    places = jnp.concatenate([starts, ends]) @ points
+    places = _exact(jnp.concatenate([starts, ends]), points)
     low, high = jnp.min(places, 0), jnp.max(places, 0)
     points = (points - (low + high) / 2) * (INK - 2 * width) / jnp.max(high - low) + (SIZE - 1) / 2
-    distance = _distance(starts @ points, ends @ points)
+    distance = _distance(_exact(starts, points), _exact(ends, points))
     return jnp.round(255 * jax.nn.sigmoid((width - distance) * (2.5 + 2 * soft))).astype(jnp.uint8)
+
+
+_exact = functools.partial(jnp.matmul, precision="highest")  # the same digits on every device
 
 
 def _distance(starts: Array, ends: Array) -> Array:

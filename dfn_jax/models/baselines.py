@@ -42,6 +42,6 @@ class VideoTwin(VideoDFN):
         self.image = Conv(self.channels, kernel_size=1, dtype=self.dtype)
 
     def predict(self, hidden: Array, newest: Array) -> Predicted:
-        """Makes the next frame from hidden [N, h, w, features]; of the newest frame it takes the size alone."""
+        """Makes the next frame from hidden [N, h, w, encoder[-1]]; of the newest frame it takes the size alone."""
         frame = self.image(self.generator.decode(hidden, newest.shape[1:3]))
         return Predicted(at_least_float32(frame), None)

@@ -32,7 +32,7 @@ class State(NamedTuple):
     """What the recurrence carries.
 
     Attributes:
-        hidden: [N, h, w, features], of the filter-generating network; float32 at least.
+        hidden: [N, h, w, encoder[-1]], of the filter-generating network; float32 at least.
         window: [N, window, H, W, C] float32, the newest frames, oldest first.
     """
 
@@ -86,11 +86,11 @@ class VideoDFN(nn.Module):
             self.refine = [Conv(self.refinement, dtype=self.dtype), Conv(self.channels, dtype=self.dtype)]
 
     def encode(self, frames: Array) -> Array:
-        """Encodes the newest frames [N, H, W, window * C] to [N, h, w, features]."""
+        """Encodes the newest frames [N, H, W, window * C] to [N, h, w, encoder[-1]]."""
         return self.generator.encode(frames)
 
     def update(self, hidden: Array, code: Array) -> Array:
-        """The next hidden state from the last one and a code, all [N, h, w, features]."""
+        """The next hidden state from the last one and a code, all [N, h, w, encoder[-1]]."""
         return self.generator.update(hidden, code)
 
     def filter_values(self) -> int:
@@ -103,7 +103,7 @@ class VideoDFN(nn.Module):
         return Predicted(filtered, ops.softmax_filters(values))
 
     def predict(self, hidden: Array, newest: Array) -> Predicted:
-        """Generates filters from hidden [N, h, w, features] and filters the newest frame [N, H, W, C] by them."""
+        """Generates filters from hidden [N, h, w, encoder[-1]] and filters the newest frame [N, H, W, C] by them."""
         theta = at_least_float32(self.generator.decode(hidden, newest.shape[1:3]))
         values, bias = jnp.split(theta, [self.filter_values()], axis=-1)
         if self.dynamic_bias:

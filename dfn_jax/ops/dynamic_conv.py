@@ -56,6 +56,7 @@ def dynamic_conv(images, filters, *, strides=1, dilation=1, padding="SAME", grou
         "nijcgf,njgchw->ngifhw",
         filters.reshape(batch, kh, kw, channels, groups, features // groups),
         columns,
+        precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=accumulation_dtype(images, filters),
     )
     output = sum(_shift(rows[:, :, i], i * dilation[0], height, strides[0], axis=3) for i in range(kh))

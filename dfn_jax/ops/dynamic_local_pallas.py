@@ -52,7 +52,7 @@ class _Geometry(NamedTuple):
 
 
 def filter_pallas(padded, filters, kernel_size, strides, dilation, softmax) -> Array:
-    """Filters in one pass over the filters; on anything but a GPU the kernels are interpreted, which is slow.
+    """Filters in one pass over the filters, on a GPU; on a CPU the kernels are interpreted, which is slow.
 
     Args:
         padded: [N, Hp, Wp, C], in the dtype to accumulate in; the window of the output position (y, x) starts at

@@ -19,8 +19,8 @@ from dfn_jax.tasks import make_task
 from dfn_jax.train import restore
 
 EXAMPLES = 8  # for the check
-# What each experiment has without a download.
-EMBEDDED = {"steerable": "texture", "stereo": "highway", "moving_mnist": "moving_mnist", "highway": "highway"}
+# What takes the place of data that lie in a folder.
+EMBEDDED = {"images": "texture", "pairs": "highway", "video": "highway"}
 KEPT = (
     "experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "precision", "versions",
     "commit",
@@ -40,7 +40,7 @@ def measure(config: ConfigDict, params: Any, metrics: tuple[str, ...]) -> dict[s
     """
     config = config.copy_and_resolve_references()
     config.eval.examples = EXAMPLES
-    config.data.name, config.data.dir = EMBEDDED[config.experiment], ""
+    config.data.name, config.data.dir = EMBEDDED.get(config.data.name, config.data.name), ""
     config.eval.name = config.eval.dir = ""
     if "digits" in config.data:
         config.data.digits = "drawn"

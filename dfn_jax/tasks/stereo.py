@@ -62,7 +62,10 @@ def make_task(config: ConfigDict) -> Task:
         loss=loss,
         train_batch=_train_batch(config),
         evaluate=lambda params: evaluate_stereo(
-            *_test_examples(config), lambda left: predict(params, left), largest_shift=max(1, config.model.taps // 2)
+            *_test_examples(config),
+            lambda left: predict(params, left),
+            largest_shift=max(1, config.model.taps // 2),
+            independent=_test_name(config) == "highway",
         ),
         loss_name="squared error, mean over pixels",
         check_test=lambda: None if _test_name(config) == "highway" else _test_pairs(config),

@@ -31,7 +31,9 @@ RIVALS = {
 Predict = Callable[[np.ndarray], tuple[jax.Array, jax.Array | None]]
 
 
-def evaluate_stereo(data: str, examples: Batch, predict: Predict, *, largest_shift: int) -> Evaluation:
+def evaluate_stereo(
+    data: str, examples: Batch, predict: Predict, *, largest_shift: int, independent: bool
+) -> Evaluation:
     """Measures a stereo network and the trivial predictors on the same examples.
 
     Args:
@@ -40,6 +42,7 @@ def evaluate_stereo(data: str, examples: Batch, predict: Predict, *, largest_shi
             the grid of the right view, and valid, visible [N, H, W] bool.
         predict: left [TEST_BATCH, H, W, C] -> prediction of the right view, disparity [TEST_BATCH, H, W] or None.
         largest_shift: pixels, how far the trivial predictors may shift.
+        independent: whether the examples are independent of each other, not of one drive.
 
     Returns:
         Metrics, pictures and a table.
@@ -49,11 +52,12 @@ def evaluate_stereo(data: str, examples: Batch, predict: Predict, *, largest_shi
     known = "disparity" in examples and bool(examples["valid"].any())
     shifts = trivial.candidate_shifts(largest_shift)
 
-    results = _image_metrics(prediction, right)
+    own = _image_metrics(prediction, right)
+    results = _means(own)
     errors = _sum_in_batches(lambda *views: trivial.shift_errors(*views, shifts), left, right)
     for prefix, shift in _fit(errors, shifts).items():
         shifted = in_batches(lambda view, shift=shift: trivial.shift_images(view, shift), left)
-        results |= _image_metrics(shifted, right, prefix)
+        results |= _means(_image_metrics(shifted, right), prefix)
     for suffix, mask in (("", examples["valid"]), ("_noc", examples["valid"] & examples["visible"])) if known else ():
         if estimate is not None:
             results |= _disparity_metrics(estimate, examples["disparity"], mask, "", suffix)
@@ -71,9 +75,8 @@ def evaluate_stereo(data: str, examples: Batch, predict: Predict, *, largest_shi
         caption=f"On {data}. Each shift is the best that could be chosen for this very test set and measure. "
         f"Pixels are those of images of {left.shape[1]}x{left.shape[2]}, whatever their size was before.",
     )
-    return Evaluation(
-        data, _headline(results, data), results, [_picture(examples, prediction, estimate, known, largest_shift), table]
-    )
+    pictures = [_picture(examples, prediction, estimate, known, largest_shift)]
+    return Evaluation(data, _headline(results, data), results, [*pictures, table], examples=own if independent else {})
 
 
 def in_batches(function: Callable, *arrays: np.ndarray):
@@ -104,18 +107,18 @@ def _fit(errors: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray | float
     return dict(zip(RIVALS.values(), best, strict=True))
 
 
-def _image_metrics(
-    prediction: np.ndarray, right: np.ndarray, prefix: str = ""
-) -> dict[str, float | tuple[float, float]]:
-    """Means of each metric; of the network's own, without a prefix, also where they lie with confidence."""
+def _image_metrics(prediction: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
+    """Each metric [N]."""
     measures = {"mse_per_image": metrics.squared_error_per_image, "psnr": metrics.psnr, "ssim": metrics.ssim}
     if min(right.shape[1:3]) < metrics.SSIM_WINDOW:
         del measures["ssim"]
-    values = {prefix + name: in_batches(measure, prediction, right) for name, measure in measures.items()}
-    means = {name: float(found.mean(dtype=np.float64)) for name, found in values.items()}
-    if prefix:
-        return means
-    return means | {f"{name}_ci95": metrics.confidence_interval(found) for name, found in values.items()}
+    # The squared error is of all that was predicted, the other two of what a screen would show.
+    shown = {"mse_per_image": prediction, "psnr": (clipped := np.clip(prediction, 0, 1)), "ssim": clipped}
+    return {name: in_batches(measure, shown[name], right) for name, measure in measures.items()}
+
+
+def _means(values: dict[str, np.ndarray], prefix: str = "") -> dict[str, float]:
+    return {prefix + name: float(found.mean(dtype=np.float64)) for name, found in values.items()}
 
 
 def _disparity_metrics(
@@ -143,7 +146,7 @@ def _headline(results: dict[str, float], data: str) -> str:
 def _picture(
     examples: Batch, prediction: np.ndarray, estimate: np.ndarray | None, known: bool, largest: int
 ) -> Picture:
-    """The first examples in rows: what goes in, what the filters say, what comes out, what should."""
+    """Some examples, evenly spaced, in rows: what goes in, what the filters say, what comes out, what should."""
     shown = np.linspace(0, len(prediction) - 1, min(EXAMPLES_SHOWN, len(prediction))).astype(int)
     columns = {"left view (given)": visualize.images_to_rgb(examples["left"][shown])}
     if estimate is not None:

@@ -1,8 +1,10 @@
 """What the training loop needs to know of an experiment, and nothing more."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from jax import Array
 
 from dfn_jax.report import Picture, Table
@@ -27,15 +29,17 @@ class Evaluation(NamedTuple):
     Attributes:
         data: what it was measured on, in words.
         headline: one or two sentences with the figures that matter most.
-        metrics: numbers, and several for a name (curves by frame, intervals of confidence), by the names that
-            results.json uses.
+        metrics: numbers, and several for a name (curves by frame), by the names that results.json uses.
         sections: pictures and tables for the report, in the order of reading.
+        examples: values [N] of the network's own metrics, for each example by itself; empty where the examples are not
+            independent of each other, such as pieces of one recording.
     """
 
     data: str
     headline: str
     metrics: dict[str, float | Sequence[float]]
     sections: list[Picture | Table]
+    examples: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Task(NamedTuple):

@@ -33,7 +33,8 @@ def make_task(config: ConfigDict) -> Task:
     _check(config)
     network = make_network(config)
     measure, loss_name = configs.choose("config.loss", config.loss, LOSSES)
-    data, tested = video_data(config, config.data.name), video_data(config, config.eval.name or config.data.name)
+    tested_name = config.eval.name or config.data.name
+    data, tested = video_data(config, config.data.name), video_data(config, tested_name)
     known, horizon = lengths(config)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
@@ -61,6 +62,7 @@ def make_task(config: ConfigDict) -> Task:
             known=known,
             reach=config.model.kernel_size // 2,
             probabilities=config.loss == "binary_cross_entropy",
+            independent=tested_name != "video",
         ),
         loss_name=loss_name,
         check_test=tested.test_set,
@@ -69,10 +71,11 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def _check(config: ConfigDict) -> None:
-    if config.experiment != "moving_mnist":
+    of_digits = "digit_count" in config.data
+    if of_digits and config.data.name != "moving_mnist":
+        raise InputError(f"config.data.name is {config.data.name!r}; a recipe with digits has moving_mnist alone")
+    if not of_digits:
         configs.check_data(config, HIGHWAY_DATA)
-    elif config.data.name != "moving_mnist":
-        raise InputError(f"config.data.name is {config.data.name!r}; this experiment has moving_mnist alone")
     elif config.eval.name or config.eval.dir:
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
     # Few enough that their sum, too, is a whole number to JAX.
