@@ -7,8 +7,8 @@ The embedded data are rendered on the device, with exact optical flow for the ev
 folders of images (`data.name=video`); the end of each clip is for testing.
 
 Presets: `paper` (the published recipe: 20,000 steps of 16 sequences, Adam 1e-3 halved every 4,000; meant for a GPU),
-`quick` (32x32, one and a half to eight minutes on two CPU cores: 2.42 summed over the frame, where the last frame has
-7.34), `smoke` (four steps, for tests); `twin` (the published recipe without the filter).
+`quick` (32x32, one and a half to eight minutes on two CPU cores: 2.42 summed over the frame, where a blurred last
+frame has 6.86), `smoke` (four steps, for tests); `twin` (the published recipe without the filter).
 
 Published, on the authors' own video, squared error summed over the 64x64 frame: 13.54 in the paper; 13.39 with their
 released code, and 15.08 by its twin without the filter (the preset `twin`).

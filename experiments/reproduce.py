@@ -143,11 +143,14 @@ def markdown(table: Table, records: list[Record], examples: Examples) -> str:
 
 
 def _compared(rows: list[list[Record]], names: dict[str, str], examples: Examples) -> str:
-    """The sentence on how much less error the first row has than the second."""
+    """The sentence on how much less error, or more, the first row has than the second."""
     if not (found := saving(*rows, examples)):
         return ""
-    less, low, high = (f"{100 * share:.0f}" for share in found)
-    return f"{names[COMPARED[0]]}: {less} % less than {names[COMPARED[1]]} ({low} to {high} %, on the same examples). "
+    word, sign = ("less", 1) if found[0] >= 0 else ("more", -1)
+    share, *bounds = (sign * 100 * value for value in found)
+    low, high = sorted(bounds)
+    ours, theirs = (names[row] for row in COMPARED)
+    return f"{ours}: {share:.0f} % {word} than {theirs} ({low:.0f} to {high:.0f} %, on the same examples). "
 
 
 def _measured(records: list[Record], metric: str) -> str:
