@@ -47,13 +47,13 @@ class TrainState(NamedTuple):
 
 def make_state(task: Task, config: ConfigDict) -> TrainState:
     """The state before the first step, a pure function of the config's seed."""
-
-    def make() -> TrainState:
-        params = task.init(jax.random.fold_in(jax.random.key(config.seed), 0))
-        return TrainState(jnp.zeros((), jnp.int32), params, make_optimiser(config.optim)[0].init(params))
-
     # It runs once, and drawing random numbers takes long to optimise: three seconds longer than to run as it is.
-    return jax.jit(make, compiler_options={"xla_backend_optimization_level": 0})()
+    return jax.jit(lambda: _first_state(task, config), compiler_options={"xla_backend_optimization_level": 0})()
+
+
+def _first_state(task: Task, config: ConfigDict) -> TrainState:
+    params = task.init(jax.random.fold_in(jax.random.key(config.seed), 0))
+    return TrainState(jnp.zeros((), jnp.int32), params, make_optimiser(config.optim)[0].init(params))
 
 
 def make_train_step(
@@ -92,10 +92,13 @@ def _mesh(config: ConfigDict) -> Mesh:
     return parallel.make_mesh(config.mesh, **size)
 
 
-def _place_state(task: Task, config: ConfigDict, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the devices."""
-    state = make_state(task, config)
-    return jax.device_put(state, parallel.state_shardings(mesh, state, split=config.mesh.split_state))
+def _shapes(task: Task, config: ConfigDict, mesh: Mesh) -> TrainState:
+    """What a state is like, with the devices that its arrays belong on."""
+    shapes = jax.eval_shape(lambda: _first_state(task, config))
+    shardings = parallel.state_shardings(mesh, shapes, split=config.mesh.split_state)
+    return jax.tree.map(
+        lambda one, where: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=where), shapes, shardings
+    )
 
 
 def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
@@ -110,7 +113,7 @@ def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     everywhere = ConfigDict({"data": -1, "height": 1})  # whatever the training's batch could be split over
     mesh = parallel.make_mesh(everywhere, batch_size=jax.device_count(), image_size=tuple(config.data.image_size))
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return parallel.to_host(checkpoints.restore(_place_state(task, config, mesh), best=config.eval.best))
+        return parallel.to_host(checkpoints.restore(_shapes(task, config, mesh), best=config.eval.best))
 
 
 def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
@@ -142,7 +145,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         Records(workdir, writing=first) as records,
         Watchdog(records.tell) as watchdog,
     ):
-        state = _begin(_place_state(task, config, mesh), steps, workdir, checkpoints, records)
+        state = _begin(task, config, mesh, workdir, checkpoints, records)
         start = int(state.step)
         if first and start < steps:
             origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
@@ -220,13 +223,17 @@ def _mean_loss(begun: int, records: list[dict]) -> float:
     return sum(weight * loss for weight, loss in weighted) / total if total else math.inf
 
 
-def _begin(state: TrainState, steps: int, workdir: Path, checkpoints: Checkpoints, records: Records) -> TrainState:
-    """The state of the newest checkpoint, or the given one; what was saved and recorded after it is put away."""
-    first = processes.is_first()
+def _begin(
+    task: Task, config: ConfigDict, mesh: Mesh, workdir: Path, checkpoints: Checkpoints, records: Records
+) -> TrainState:
+    """The state of the newest checkpoint, or a new one; what was saved and recorded after it is put away."""
+    first, steps, shapes = processes.is_first(), config.train.steps, _shapes(task, config, mesh)
     if checkpoints.any():
-        state = checkpoints.restore(state)
-    elif first and read_records(workdir / "metrics.jsonl"):
-        tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
+        state = checkpoints.restore(shapes)
+    else:
+        if first and read_records(workdir / "metrics.jsonl"):
+            tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
+        state = jax.device_put(make_state(task, config), jax.tree.map(lambda one: one.sharding, shapes))
     start = int(state.step)
     checkpoints.set_aside_after(start)
     records.drop_after(start)
