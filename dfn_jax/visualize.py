@@ -169,18 +169,14 @@ def curve_png(
     *,
     label: str = "",
     horizontal: str = "step",
-    levels: Mapping[str, float] | None = None,
-    logarithmic: bool = True,
 ) -> bytes:
-    """Curves over steps; a noisy one (100 records or more) with its running mean.
+    """Curves over steps, with a logarithmic vertical axis; a noisy one (100 records or more) with its running mean.
 
     Args:
         records: what the run logged; each has `step` and any of the quantities.
         names: the quantities to draw, one line each.
         label: of the vertical axis, with its unit.
         horizontal: label of the horizontal axis.
-        levels: horizontal lines to compare with, such as the score of a trivial predictor, by name.
-        logarithmic: whether the vertical axis is.
 
     Returns:
         A PNG file.
@@ -192,18 +188,15 @@ def curve_png(
     from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(8, 3.6), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xlabel=horizontal, ylabel=label, yscale="log" if logarithmic else "linear")
+    axes = figure.add_subplot(xlabel=horizontal, ylabel=label, yscale="log")
     for i, name in enumerate(names):
         points = np.array([(record["step"], record[name]) for record in records if name in record], float)
         if not len(points):
             known = sorted({key for record in records for key in record} - {"step"})
             raise ValueError(f"no record holds {name!r}; they hold {known}")
         _draw_curve(axes, points, name, colour=f"C{i}")
-    for i, (name, value) in enumerate((levels or {}).items()):
-        axes.axhline(value, label=name, color="0.35", linewidth=1.2, linestyle=("--", ":", "-.")[i % 3])
-    if logarithmic:
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.margins(x=0.02)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25, which="both")
