@@ -93,7 +93,7 @@ class Checkpoints:
         """Reads the newest checkpoint that is whole; those that are not are named on the standard error output.
 
         Args:
-            like: a state with the shapes, dtypes and shardings that are wanted.
+            like: arrays, or `jax.ShapeDtypeStruct`s, with the shapes, dtypes and shardings that are wanted.
             best: begin with the checkpoint of the lowest loss instead.
 
         Returns:

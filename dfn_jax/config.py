@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "train.non_finite",
 )  # fmt: skip
 
+EXAMPLES_FILE = "examples.npz"  # beside results.json: each metric, test example by test example
 LOCK = ".lock"  # of a workdir, held by the process that trains there
 
 

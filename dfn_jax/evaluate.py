@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from dfn_jax import metrics, parallel, report, visualize
-from dfn_jax.config import results_folder
+from dfn_jax.config import EXAMPLES_FILE, results_folder
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
@@ -19,8 +19,7 @@ from dfn_jax.records import read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 
-EXAMPLES_FILE = "examples.npz"
-FEWEST_EXAMPLES = 20  # of which an interval of confidence is told
+FEWEST_EXAMPLES = 20  # fewer have no interval of confidence
 
 
 def evaluate(
@@ -58,6 +57,7 @@ def evaluate(
         "steps": int(state.step),
         "seed": config.seed,
         "data": evaluation.data,
+        "examples": len(next(iter(evaluation.examples.values()), ())),
         "training_time_s": _training_time(records),
         "wall_time_s": round(time.monotonic() - began, 1),
         "hardware": trained["hardware"],

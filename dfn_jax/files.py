@@ -4,7 +4,6 @@ import io
 import json
 import os
 import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -74,14 +73,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         InputError: the file is damaged.
+        OSError: it may not be read.
     """
     try:
         with np.load(path) as file:
             return dict(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged ({error}); remove it, or take it from where it was copied") from error
+    except PermissionError:
+        raise
+    except Exception as error:  # NumPy and its zip files raise whatever the lost bytes happen to lead to.
+        raise InputError(f"{path} is damaged ({error}); remove it, or take it from the history") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

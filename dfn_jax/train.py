@@ -93,7 +93,7 @@ def _mesh(config: ConfigDict) -> Mesh:
 
 
 def _shapes(task: Task, config: ConfigDict, mesh: Mesh) -> TrainState:
-    """What a state is like, with the devices that its arrays belong on."""
+    """What a state is like: `jax.ShapeDtypeStruct`s, with the devices that its arrays belong on."""
     shapes = jax.eval_shape(lambda: _first_state(task, config))
     shardings = parallel.state_shardings(mesh, shapes, split=config.mesh.split_state)
     return jax.tree.map(

@@ -7,7 +7,8 @@ images, absolute disparity error for those of disparity, each metric of frames b
 predictor of its kind, among the candidates, and a fair bar for a network.
 
 Fitting streams over batches. Shifts: add up `shift_errors` (or `disparity_shift_errors`) of all batches in float64,
-then read off the best ones with `best_shift` and `best_shift_per_row`. Widths: measure `blurred` by all of them.
+then read off the best ones with `best_shift` and `best_shift_per_row`. Widths: measure what `blurred`
+makes of each of them.
 """
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 
 from dfn_jax.losses import as_float, check_same_shape
 
-BLURS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)  # standard deviations in pixels
+BLURS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)  # standard deviations in pixels; 0: no blur
 
 
 @jax.jit
@@ -27,7 +28,7 @@ def blurred(images: jax.Array) -> jax.Array:
         images: [..., H, W, C].
 
     Returns:
-        [len(BLURS), ..., H, W, C] float32; the widest is nearly the mean over the pixels.
+        [len(BLURS), ..., H, W, C] float32.
 
     Raises:
         ValueError: these are no images.

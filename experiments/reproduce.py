@@ -24,8 +24,8 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from dfn_jax.config import EXAMPLES_FILE
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
-from dfn_jax.evaluate import EXAMPLES_FILE
 from dfn_jax.files import read_arrays, write_arrays, write_whole
 from experiments.comparison import Examples, key, saving
 from experiments.runs import ROOT, Record, outcome, read, recipe
@@ -146,11 +146,15 @@ def _compared(rows: list[list[Record]], names: dict[str, str], examples: Example
     """The sentence on how much less error, or more, the first row has than the second."""
     if not (found := saving(*rows, examples)):
         return ""
-    word, sign = ("less", 1) if found[0] >= 0 else ("more", -1)
-    share, *bounds = (sign * 100 * value for value in found)
-    low, high = sorted(bounds)
+    word, sign = ("less", 1) if found.mean >= 0 else ("more", -1)
+    mean, *by_seed = (round(sign * 100 * share) for share in (found.mean, *found.by_seed))
+    low, high = sorted(round(sign * 100 * share) for share in found.interval)
+    if len(by_seed) > 1:
+        how_sure = f"{', '.join(map(str, by_seed[:-1]))} and {by_seed[-1]} % with the seeds"
+    else:
+        how_sure = f"{low} to {high} % in 95 of 100 drawings of these test examples; one seed"
     ours, theirs = (names[row] for row in COMPARED)
-    return f"{ours}: {share:.0f} % {word} than {theirs} ({low:.0f} to {high:.0f} %, on the same examples). "
+    return f"{ours}: {mean} % {word} than {theirs} ({how_sure}). "
 
 
 def _measured(records: list[Record], metric: str) -> str:
@@ -243,7 +247,8 @@ def keep(name: str, record: Record, values: np.ndarray | None) -> None:
     """
     with alone():
         together = merged(records(name), record)
-        examples = read_arrays(_examples_file(name)) | {key(record): values}
+        known = read_arrays(_examples_file(name)) | {key(record): values}
+        examples = {run: known.get(run) for run in map(key, together)}
         write_arrays(_examples_file(name), {run: found for run, found in examples.items() if found is not None})
         write_whole(RESULTS / f"{name}.json", json.dumps(together, indent=2) + "\n")
         write_whole(README, with_tables(README.read_text(), recorded_tables()))

@@ -17,7 +17,8 @@ from dfn_jax.data.digits import choose_source
 from dfn_jax.errors import PREEMPTED, InputError, PreemptedError
 
 ROOT = Path(__file__).parents[1]
-SAME_RESULT = ("train.checkpoint_every", "mesh")  # entries that may change without changing a result
+SAME_RESULT = ("train.checkpoint_every",)  # entries that may change without changing a result
+PLACES = ("data.dir", "eval.dir")  # `launch.py` knows whether the data there are the same
 Record = dict[str, Any]  # results.json of one run, and what its table says of it
 
 
@@ -42,7 +43,7 @@ def outcome(arguments: Sequence[str], workdir: Path) -> Record:
         print(f"{shlex.join(arguments)}: done before, in {workdir}")
         return found
     _launch(arguments, workdir)
-    if (found := _reached(arguments, workdir, config)) is None:
+    if (found := _reached(arguments, workdir, config, anywhere=True)) is None:
         raise InputError(f"{workdir} has no results after {config.train.steps} steps; remove it to run again")
     return found
 
@@ -73,22 +74,29 @@ def recipe(arguments: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Record | None:
-    """The results of a run, or of an evaluation of it; None where it is not at its end, or its data have moved."""
+def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict, *, anywhere: bool = False) -> Record | None:
+    """The results of a run, or of an evaluation of it.
+
+    None where it is not at its end, its data have moved (unless they may be `anywhere`), or it was evaluated before
+    results told how many examples they are of.
+    """
     if not (workdir / "config.json").exists():
         return None
     free = (*SAME_RESULT, "eval") if "--mode=evaluate" in arguments else SAME_RESULT
     try:
-        check_workdir(workdir, config, free=(*free, "data.dir"))
+        check_workdir(workdir, config, free=(*free, *PLACES))
     except InputError as error:
         raise InputError(f"{error}; or remove {workdir} to run again") from error
-    if read(workdir / "config.json")["data"]["dir"] != config.data.dir:
-        return None  # `launch.py` knows whether they are the same.
+    if not anywhere:
+        try:
+            check_workdir(workdir, config, free=free)
+        except InputError:
+            return None
     path = workdir / results_folder(workdir, config) / "results.json"
     found = read(path) if path.exists() else {}
     if not isinstance(found, dict):
         raise InputError(f"{path} is damaged: wanted one record; remove it to evaluate again")
-    return found if found.get("steps") == config.train.steps else None
+    return found if found.get("steps") == config.train.steps and "examples" in found else None
 
 
 def _launch(arguments: Sequence[str], workdir: Path) -> None:

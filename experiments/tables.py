@@ -27,7 +27,7 @@ class Cited(NamedTuple):
     Attributes:
         name: as the table calls it.
         published: its figure in print.
-        metric: of the other rows' `results.json` that measures the same, such as a property of the data; may be empty.
+        metric: of the other rows' `results.json`: of a trivial predictor, or a property of the data; may be empty.
     """
 
     name: str

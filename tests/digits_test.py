@@ -6,14 +6,16 @@ import socket
 import struct
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from dfn_jax.data import digits
 from dfn_jax.data.digits import choose_source, load_digits, read_idx
-from dfn_jax.data.drawn_digits import drawn_digits
+from dfn_jax.data.drawn_digits import _draw_block, drawn_digits
 from dfn_jax.errors import InputError
+from tests.reference import of_few_bits
 
 DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
 needs_mnist = pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason="DFN_DATA names no folder with mnist")
@@ -293,3 +295,7 @@ def test_drawn_digits_are_a_pure_function_of_the_seed():
     first = np.asarray(drawn_digits(7, COUNT))
     assert np.mean((first != drawn_digits(8, COUNT)).any((1, 2))) == 1
     np.testing.assert_array_equal(drawn_digits(7, COUNT), first)
+
+
+def test_drawn_digits_are_the_same_on_every_device():
+    assert of_few_bits(_draw_block, jax.random.key(0)) == []

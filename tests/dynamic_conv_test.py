@@ -189,3 +189,7 @@ def test_bad_separable_arguments_raise():
         dynamic_separable_conv(images, taps, taps[:1])
     with pytest.raises(ValueError, match="images: got shape"):
         dynamic_separable_conv(images[0], taps, taps)
+
+
+def test_products_are_of_float32_on_every_device():
+    assert reference.of_few_bits(dynamic_conv, jnp.zeros((1, 9, 9, 2)), jnp.zeros((1, 3, 3, 2, 4))) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dfn_jax import evaluate, provenance
-from dfn_jax.config import claim_workdir, results_folder
+from dfn_jax.config import EXAMPLES_FILE, claim_workdir, results_folder
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 from experiments import stereo
@@ -74,11 +74,12 @@ def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
     with claim_workdir(tmp_path, config):
         evaluate.evaluate(task, config, tmp_path, state, began=time.monotonic())
     results = json.loads((tmp_path / "results.json").read_text())
+    assert results["examples"] == count
     assert ("psnr_ci95" in results) == (count == 20)
     if count == 20:
         low, high = results["psnr_ci95"]
         half = 1.96 * values.std() / np.sqrt(count)  # of the normal distribution
         np.testing.assert_allclose((low, high), (1.5 - half, 1.5 + half), atol=0.1 * half)
-    assert (tmp_path / evaluate.EXAMPLES_FILE).exists() == (count > 0)
+    assert (tmp_path / EXAMPLES_FILE).exists() == (count > 0)
     if count:
-        np.testing.assert_array_equal(np.load(tmp_path / evaluate.EXAMPLES_FILE)["psnr"], values.astype(np.float32))
+        np.testing.assert_array_equal(np.load(tmp_path / EXAMPLES_FILE)["psnr"], values.astype(np.float32))

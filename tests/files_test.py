@@ -1,8 +1,27 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dfn_jax.files import fingerprint, make_writable_folder
+from dfn_jax.errors import InputError
+from dfn_jax.files import fingerprint, make_writable_folder, read_arrays, write_arrays
+
+
+def test_arrays_come_back_and_damage_is_told(tmp_path):
+    path = tmp_path / "arrays.npz"
+    assert read_arrays(path) == {}
+    values = np.linspace(0, 1, 500)
+    write_arrays(path, {"one": values, "other": values[:3]})
+    found = read_arrays(path)
+    assert found.keys() == {"one", "other"}
+    np.testing.assert_array_equal(found["one"], values.astype(np.float32))
+    whole = path.read_bytes()
+    number = tmp_path / "number.npy"
+    np.save(number, values)
+    for spoilt in (b"", b"x", whole[:-30], whole[:300] + b"12345678" + whole[308:], number.read_bytes()):
+        path.write_bytes(spoilt)
+        with pytest.raises(InputError, match=r"arrays.npz is damaged"):
+            read_arrays(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="wants a folder that not even root can write to")

@@ -10,6 +10,7 @@ from PIL import Image
 from dfn_jax.data import epochs
 from dfn_jax.data.images import crops, texture_batch
 from dfn_jax.errors import InputError
+from tests.reference import of_few_bits
 
 DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
 needs_train400 = pytest.mark.skipif(
@@ -22,6 +23,10 @@ needs_train400 = pytest.mark.skipif(
 
 def draw(seed, **options):
     return np.asarray(jax.jit(functools.partial(texture_batch, **options))(jax.random.key(seed)))
+
+
+def test_textures_are_the_same_on_every_device():
+    assert of_few_bits(lambda key: texture_batch(key, batch_size=2, image_size=(16, 16)), jax.random.key(0)) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,16 @@
 
 import math
 
+import jax
 import numpy as np
+
+
+def of_few_bits(function, *arguments):
+    """The products in a program for TPUs that would not be of float32, one in a line; such a program must have some."""
+    program = jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line or "stablehlo.convolution" in line]
+    assert products
+    return [line for line in products if "HIGHEST" not in line]
 
 
 def pixel(image, y, x, padding):

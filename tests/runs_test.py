@@ -35,8 +35,8 @@ def test_a_run_is_done_once(workdir, capsys):
     assert (found["steps"], found["preset"]) == (4, "smoke")
     assert "done before" in capsys.readouterr().out
     assert (workdir / "results.json").stat().st_mtime_ns == before
-    runs.outcome([*SMOKE, "--config.train.checkpoint_every=3", "--config.mesh.data=1"], workdir)
-    assert (workdir / "results.json").stat().st_mtime_ns == before, "how often to save, and where, is no other run"
+    runs.outcome([*SMOKE, "--config.train.checkpoint_every=3"], workdir)
+    assert (workdir / "results.json").stat().st_mtime_ns == before, "how often to save is no other run"
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,15 @@ def test_an_evaluation_of_a_run_has_results_of_its_own(workdir):
     assert runs.outcome(evaluation, workdir) == found
 
 
-def test_results_of_fewer_steps_are_not_the_end(workdir):
-    """Somebody may have evaluated a run that was stopped."""
+@pytest.mark.parametrize(("there", "instead"), [('"steps": 4', '"steps": 2'), ('"examples": 0,', "")])
+def test_lesser_results_are_not_the_end(there, instead, workdir):
+    """Somebody may have evaluated a run that was stopped, or before results told of how many examples they are."""
     path = workdir / "results.json"
     whole = path.read_text()
-    path.write_text(whole.replace('"steps": 4', '"steps": 2'))
-    assert runs.outcome(SMOKE, workdir)["steps"] == 4
+    assert there in whole
+    path.write_text(whole.replace(there, instead))
+    found = runs.outcome(SMOKE, workdir)
+    assert (found["steps"], found["examples"]) == (4, 0)
 
 
 def test_the_data_of_a_run_may_move_but_not_be_others(tmp_path):
@@ -169,7 +172,7 @@ def test_a_run_on_other_digits_is_not_taken_for_this_one(tmp_path, monkeypatch):
     config = runs.recipe(words)
     assert config.data.digits == "drawn"
     with claim_workdir(tmp_path / "run", config):
-        (tmp_path / "run" / "results.json").write_text(json.dumps({"steps": config.train.steps}))
+        (tmp_path / "run" / "results.json").write_text(json.dumps({"steps": config.train.steps, "examples": 0}))
     assert runs.outcome(words, tmp_path / "run")["steps"] == config.train.steps
     (tmp_path / "mnist").mkdir()
     monkeypatch.setenv("DFN_DATA", str(tmp_path))

@@ -38,6 +38,9 @@ POINTS = max(sum(map(len, strokes)) for strokes in STROKES)
 BLOCK = 1000  # digits that one call of the compiled program draws, however many are wanted
 
 
+_exact = functools.partial(jnp.matmul, precision="highest")  # the same digits on every device
+
+
 def drawn_digits(seed: int, count: int) -> np.ndarray:
     """Draws digits, as many of each kind.
 
@@ -75,9 +78,6 @@ def _draw(key: Array, kind: Array) -> Array:
     points = (points - (low + high) / 2) * (INK - 2 * width) / jnp.max(high - low) + (SIZE - 1) / 2
     distance = _distance(_exact(starts, points), _exact(ends, points))
     return jnp.round(255 * jax.nn.sigmoid((width - distance) * (2.5 + 2 * soft))).astype(jnp.uint8)
-
-
-_exact = functools.partial(jnp.matmul, precision="highest")  # the same digits on every device
 
 
 def _distance(starts: Array, ends: Array) -> Array:

@@ -8,7 +8,6 @@ otherwise, leaky ReLU with slope 0.01. Parameters are float32; `dtype` is the ty
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -120,8 +119,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Convolutions, one upsampling, convolutions and two 1x1 layers from the code to one vector per pixel.
 
-    The last layer is computed in float32 at least, by products of that precision on any device: an error of a logit is
-    one of the filter, in proportion.
+    The last layer is computed in float32 at least: an error of a logit is one of the filter, in proportion.
 
     Attributes:
         coarse: channels out of each 3x3 layer before the upsampling.
@@ -149,8 +147,7 @@ class Decoder(nn.Module):
         for features in others:
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
         x = nn.leaky_relu(Conv(self.hidden, kernel_size=1, dtype=self.dtype)(x))
-        with jax.default_matmul_precision("highest"):
-            return Conv(self.outputs, kernel_size=1, dtype=jnp.promote_types(self.dtype, jnp.float32))(x)
+        return Conv(self.outputs, kernel_size=1, dtype=jnp.promote_types(self.dtype, jnp.float32))(x)
 
 
 class RecurrentGenerator(nn.Module):

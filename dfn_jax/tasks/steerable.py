@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax import losses, metrics, visualize
 from dfn_jax.data import images, steerable
+from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
 from dfn_jax.tasks.task import TEST_SEED, Batch, Evaluation, Params, Task
@@ -32,9 +33,11 @@ def make_task(config: ConfigDict) -> Task:
         The task.
 
     Raises:
-        InputError: a name in the config, or the data, cannot be used.
+        InputError: a name in the config, its seed or the data cannot be used.
     """
     configs.check_data(config, DATA)
+    if config.seed == TEST_SEED:
+        raise InputError(f"config.seed is {TEST_SEED}, by which the test images are drawn; choose another")
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
     train_images = _images(config, config.data.name, config.data.dir, config.train.batch_size, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)

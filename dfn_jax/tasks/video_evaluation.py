@@ -89,10 +89,12 @@ def evaluate_video(
         if sum(len(frames) for frames, *_ in shown) < MOVIES_SHOWN:
             shown.append((batch["frames"], guess.frames, guess.flow, batch.get("flow")))
     measured = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-    values = {**measured.values, **_best_blur(measured.blurred)}
+    blurred, widths = _best_blur(measured.blurred)
+    values = {**measured.values, **blurred}
     per_frame = {name: found.mean(axis=0, dtype=np.float64) for name, found in values.items()}
     results = {name: float(curve.mean()) for name, curve in per_frame.items()}
     curves = {f"{name}_curve": curve.tolist() for name, curve in per_frame.items()}
+    curves |= {f"{name}_width_px_curve": chosen for name, chosen in widths.items()}
     results |= _at_events(values, measured.events)
     for (prefix, suffix), errors in measured.flow_errors.items():
         means = metrics.mean_over_valid(errors)
@@ -211,14 +213,15 @@ def _blurred_metrics(last: np.ndarray, target: np.ndarray, probabilities: bool) 
     return {name: found.swapaxes(0, 1) for name, found in jax.lax.map(measure, trivial.blurred(last)).items()}
 
 
-def _best_blur(measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Each metric [N, F] of the last frame by the width [S] that is best for it, of each predicted frame by itself."""
-    best = {}
+def _best_blur(measured: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+    """The best width for each metric and predicted frame: its values [N, F], and the widths [F] in pixels."""
+    best, widths = {}, {}
     for name, values in measured.items():
         choose = np.argmax if MEASURES[name][1] == "higher" else np.argmin
-        width = choose(values.mean(axis=0, dtype=np.float64), axis=0)
-        best[BLURRED + name] = values[:, width, np.arange(len(width))]
-    return best
+        chosen = choose(values.mean(axis=0, dtype=np.float64), axis=0)
+        best[BLURRED + name] = values[:, chosen, np.arange(len(chosen))]
+        widths[BLURRED + name] = [trivial.BLURS[index] for index in chosen]
+    return best, widths
 
 
 def _headline(results: dict[str, float], data: str) -> str:
