@@ -64,7 +64,7 @@ def test_the_readme_says_what_is_reproduced_as_the_records_do():
 
 def test_the_readme_tells_of_moving_mnist_what_the_records_say():
     dfn, twin = reproduce.read(reproduce.RESULTS / "moving_mnist_medium_so_far.json")
-    so_far = "the DFN has {:.0f} nats (in print: 285), its twin after an hour and a half {:.0f}"
+    so_far = "the DFN has {:.0f} nats (in print: 285), its twin {:.0f}"
     figures = dfn["bce_nats_per_frame"], twin["bce_nats_per_frame"]
     assert so_far.format(*figures) in " ".join(README.read_text().split())
 
