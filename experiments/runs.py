@@ -43,7 +43,7 @@ def outcome(arguments: Sequence[str], workdir: Path) -> Record:
         print(f"{shlex.join(arguments)}: done before, in {workdir}")
         return found
     _launch(arguments, workdir)
-    if (found := _reached(arguments, workdir, config, anywhere=True)) is None:
+    if (found := _results(workdir, config)) is None:
         raise InputError(f"{workdir} has no results after {config.train.steps} steps; remove it to run again")
     return found
 
@@ -74,12 +74,8 @@ def recipe(arguments: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict, *, anywhere: bool = False) -> Record | None:
-    """The results of a run, or of an evaluation of it.
-
-    None where it is not at its end, its data have moved (unless they may be `anywhere`), or it was evaluated before
-    results told how many examples they are of.
-    """
+def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Record | None:
+    """The results of a run, or of an evaluation of it; None where `launch.py` has something to do, or to check."""
     if not (workdir / "config.json").exists():
         return None
     free = (*SAME_RESULT, "eval") if "--mode=evaluate" in arguments else SAME_RESULT
@@ -87,11 +83,17 @@ def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict, *, any
         check_workdir(workdir, config, free=(*free, *PLACES))
     except InputError as error:
         raise InputError(f"{error}; or remove {workdir} to run again") from error
-    if not anywhere:
-        try:
-            check_workdir(workdir, config, free=free)
-        except InputError:
-            return None
+    try:
+        check_workdir(workdir, config, free=free)
+    except InputError:
+        return None  # The data are in another place.
+    return _results(workdir, config)
+
+
+def _results(workdir: Path, config: ConfigDict) -> Record | None:
+    """What is there of results; None where they are of fewer steps, or do not tell how many examples they are of."""
+    if not (workdir / "config.json").exists():
+        return None
     path = workdir / results_folder(workdir, config) / "results.json"
     found = read(path) if path.exists() else {}
     if not isinstance(found, dict):

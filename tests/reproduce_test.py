@@ -12,13 +12,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from dfn_jax.errors import InputError
 from dfn_jax.files import read_arrays
 from dfn_jax.tasks import make_task
 from experiments import quick, reproduce, steerable
 from experiments.comparison import key
-from experiments.reproduce import README, TABLES
+from experiments.reproduce import COMPARED, README, TABLES
 from experiments.runs import ROOT
 from tests.experiments_test import get_config
 
@@ -50,16 +51,32 @@ def mean(table, row, protocol):
     return sum(record[TABLES[table].metric] for record in found) / len(found)
 
 
+def interval(table, protocol):
+    examples = read_arrays(reproduce._examples_file(table))
+    found = scipy.stats.bootstrap(
+        [examples[f"{row}-{protocol}-0"].astype(float) for row in COMPARED],
+        lambda a, b, axis: 1 - a.mean(axis) / b.mean(axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return found.confidence_interval
+
+
 def test_the_readme_says_what_is_reproduced_as_the_records_do():
     left = [mean(table, "paper", "medium") / mean(table, "twin", "medium") for table in ("stereo", "highway")]
     worth = [100 * (1 - share) for share in left]
     nats = [mean("moving_mnist", row, "short") for row in ("twin", "cdna", "dna", "paper")]
     words = " ".join(README.read_text().split())
     assert "the filter leaves {:.0f} % and {:.0f} % less".format(*worth) in words
+    bounds = [100 * bound for table in ("stereo", "highway") for bound in interval(table, "medium")]
+    assert "(95 % intervals over test scenes: {:.0f} to {:.0f} and {:.0f} to {:.0f};".format(*bounds) in words
     compared = (
         "the twin ({:.1f} nats), CDNA ({:.1f}) and, slightly, DNA ({:.1f}) are better there than the DFN ({:.1f})"
     )
     assert compared.format(*nats) in words
+    blurred = reproduce.records("moving_mnist")[0]["baseline_blurred_frame_bce_nats_per_frame"]
+    assert f"which is hardly better than a blurred last frame ({blurred:.1f})" in words
 
 
 def test_the_readme_tells_of_moving_mnist_what_the_records_say():
@@ -186,9 +203,9 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     assert 0 < high - low < 6, "of each mean by itself it would be some forty"
     keep("paper", 1, 2 * hard)
     keep("twin", 1, hard)
-    said = "DFN: 20 % more than without the filter (-20, 100 and -20 % with the seeds)"
     keep("paper", 0, 0.8 * hard)
-    assert keep("paper", 2, 0.8 * hard)[0] == said.replace("-20, 100 and -20", "-20, 100 and -20")
+    said = "DFN: 20 % more than without the filter (-20, 100 and -20 % with the seeds)"
+    assert keep("paper", 2, 0.8 * hard)[0] == said
     for seed in (0, 1):
         keep("paper", seed, None)
     assert keep("paper", 2, None) is None, "examples of runs that are no more there"

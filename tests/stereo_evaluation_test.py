@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dfn_jax import metrics
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
 from dfn_jax.tasks.task import TEST_BATCH
 
@@ -64,6 +65,19 @@ def test_metrics(examples):
     np.testing.assert_allclose(evaluation.examples["mse_per_image"], errors, rtol=1e-5)
     of_one_drive = evaluate_stereo("noise", examples, darker, largest_shift=LARGEST, independent=False)
     assert not of_one_drive.examples
+
+
+def test_what_a_screen_cannot_show_counts_for_the_squared_error_alone(examples):
+    guess, right = 3 * examples["left"] - 1, examples["right"]
+    assert guess.min() < 0 < 1 < guess.max()
+    found = evaluate_stereo(
+        "noise", examples, lambda left: (3 * left - 1, None), largest_shift=LARGEST, independent=True
+    ).metrics
+    np.testing.assert_allclose(found["mse_per_image"], ((guess - right) ** 2).sum((1, 2, 3)).mean(), rtol=1e-5)
+    shown = np.clip(guess, 0, 1)
+    psnr = -10 * np.log10(((shown - right) ** 2).mean((1, 2, 3)))
+    np.testing.assert_allclose(found["psnr"], psnr.mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["ssim"], metrics.ssim(shown, right).mean(), rtol=1e-5)
 
 
 def test_the_best_shifts_are_found(examples):
