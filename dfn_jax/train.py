@@ -154,7 +154,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
-        begun, recent = _since_regular(workdir, start, log_every, checkpoint_every)
+        recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] > start - checkpoint_every]
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
@@ -178,44 +178,30 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
-            recent.append({"step": done, **record})
-            mean_loss = _mean_loss(begun, recent)
-            bar.set_postfix(loss=f"{mean_loss:.5f}", refresh=False)
+            recent = [one for one in [*recent, {"step": done, **record}] if one["step"] > done - checkpoint_every]
+            bar.set_postfix(loss=f"{record.get('loss', math.inf):.5f}", refresh=False)
             if saving:
                 check_norm(done, float(_norm(state.params)))
                 regular = done % checkpoint_every == 0 or done == steps
-                # The mean over the few steps before an interruption is not one to choose by.
-                checkpoints.save(done, state, mean_loss if regular else None)
+                # An interruption is not to change which checkpoint is the best.
+                checkpoints.save(done, state, _mean_loss(done - checkpoint_every, recent) if regular else None)
             if ending:
                 break
-            begun, recent = done, []
     # Only now the last checkpoint is whole.
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
     return parallel.to_host(state)
 
 
-def _since_regular(workdir: Path, start: int, log_every: int, checkpoint_every: int) -> tuple[int, list[dict]]:
-    """What was recorded since the last record that a run has anyhow, so that the next mean covers what was cut in two.
-
-    Args:
-        workdir: of the run.
-        start: steps taken so far.
-        log_every: after how many steps there is a record.
-        checkpoint_every: as `log_every`.
-
-    Returns:
-        After how many steps that record was made, and the records after it.
-    """
-    begun = max(start // every * every for every in (log_every, checkpoint_every))
-    return begun, [one for one in read_metrics(workdir / "metrics.jsonl") if begun < one["step"] <= start]
-
-
 def _mean_loss(begun: int, records: list[dict]) -> float:
-    """The mean loss over the steps after `begun` that records in a row tell of, without those that were skipped."""
-    lengths = [after - before for before, after in itertools.pairwise([begun, *(one["step"] for one in records)])]
+    """The mean loss over the steps after `begun` that records in a row tell of, without those that were skipped.
+
+    Of a record that began before, the steps that were skipped are taken to be after.
+    """
+    ends = [max(begun, 0), *(one["step"] for one in records)]
+    lengths = [after - before for before, after in itertools.pairwise(ends)]
     weighted = [
-        (length - one.get("skipped_steps", 0), one["loss"])
+        (max(length - one.get("skipped_steps", 0), 0), one["loss"])
         for length, one in zip(lengths, records, strict=True)
         if "loss" in one
     ]

@@ -194,7 +194,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path):
     task = regression()._replace(train_batch=forgetful)
     train(task, settings, tmp_path)
     losses = {record["step"]: record["loss"] for record in read_records(tmp_path / "metrics.jsonl")}
-    best = min((step for step in losses if step % 2 == 0), key=losses.get)
+    best = min((step for step in losses if step % 2 == 0), key=lambda step: losses[step] + losses[step - 1])
     assert best < 6
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {str(best), "8", "10", "12"}
     settings.eval.best = True
@@ -269,6 +269,20 @@ def test_the_best_checkpoint_is_chosen_by_the_same_losses_after_an_interruption(
     assert parts == {"step": 8, "loss": pytest.approx(losses[8], rel=1e-6)}
 
 
+def test_the_best_checkpoint_is_not_chosen_by_a_few_lucky_steps(tmp_path):
+    def lucky_at_last(step, rows=None):
+        return {name: values * [1, 2, 0][step // 4] for name, values in regression().train_batch(step).items()}
+
+    settings = config(
+        **{"train.steps": 9, "train.checkpoint_every": 4, "train.log_every": 2, "optim.learning_rate": 1e-6}
+    )
+    train(regression()._replace(train_batch=lucky_at_last), settings, tmp_path)
+    losses = {record["step"]: record["loss"] for record in read_records(tmp_path / "metrics.jsonl")}
+    assert losses[9] == 0 < (losses[2] + losses[4]) / 2 < (losses[6] + 2 * losses[8]) / 4
+    best = json.loads((tmp_path / "best_checkpoint.json").read_text())
+    assert best == {"step": 4, "loss": pytest.approx((losses[2] + losses[4]) / 2, rel=1e-6)}
+
+
 def test_skipped_steps_do_not_count_in_the_loss_that_a_checkpoint_is_chosen_by():
     records = [
         {"step": 6, "loss": 2.0, "skipped_steps": 1},
@@ -277,6 +291,7 @@ def test_skipped_steps_do_not_count_in_the_loss_that_a_checkpoint_is_chosen_by()
     ]
     assert _mean_loss(4, records) == 3.5
     assert _mean_loss(6, records[1:2]) == float("inf")
+    assert _mean_loss(7, records[1:]) == 5.0
 
 
 def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):
