@@ -180,11 +180,14 @@ def figure(value: float) -> str:
 
 def _on(records: list[Record], names: dict[str, str]) -> str:
     """What runs were measured on, and where; and the notes of records that are not quite what their command says."""
-    said = [f"Measured on {record['data']}; {record['hardware']}." for record in records]
+    machines: dict[str, dict[str, None]] = {}
+    for record in records:
+        machines.setdefault(record["data"], {})[record["hardware"]] = None
+    said = [f"Measured on {data}; {' or '.join(hardware)}." for data, hardware in machines.items()]
     for note in dict.fromkeys(record["note"] for record in records if "note" in record):
         rows = dict.fromkeys(names[record["row"]] for record in records if record.get("note") == note)
         said.append(f"{', '.join(rows)}: {note}.")
-    return " ".join(dict.fromkeys(said))
+    return " ".join(said)
 
 
 def with_tables(readme: str, tables: dict[str, str]) -> str:
