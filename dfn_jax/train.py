@@ -178,10 +178,11 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
-            recent = [one for one in [*recent, {"step": done, **record}] if one["step"] > done - checkpoint_every]
+            recent.append({"step": done, **record})
             bar.set_postfix(loss=f"{record.get('loss', math.inf):.5f}", refresh=False)
             if saving:
                 check_norm(done, float(_norm(state.params)))
+                recent = [one for one in recent if one["step"] > done - checkpoint_every]
                 regular = done % checkpoint_every == 0 or done == steps
                 # An interruption is not to change which checkpoint is the best.
                 checkpoints.save(done, state, _mean_loss(done - checkpoint_every, recent) if regular else None)
