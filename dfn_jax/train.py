@@ -154,7 +154,9 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
-        recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] > start - checkpoint_every]
+        # The first process may not have dropped yet what was recorded after the start.
+        window = range(start - checkpoint_every + 1, start + 1)
+        recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] in window]
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
