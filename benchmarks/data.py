@@ -13,10 +13,11 @@ import jax
 import numpy as np
 
 from benchmarks.timing import interleaved, write_rows
+from dfn_jax import parallel
 from dfn_jax.data import moving_mnist
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
-from dfn_jax.train import make_state, make_train_step
+from dfn_jax.train import make_batches, make_state, make_train_step
 
 CASES = ("moving_mnist", "highway", "stereo")
 
@@ -83,8 +84,10 @@ def measure(experiment: str, *, rounds: int) -> list[dict]:
     config = importlib.import_module(f"experiments.{experiment}").get_config()
     if experiment == "moving_mnist":
         config.data.digits = "drawn"
-    task = make_task(config)
-    states, batch = [make_state(task, config)], task.train_batch(0)
+    task, size = make_task(config), config.train.batch_size
+    mesh = parallel.make_mesh(config.mesh, batch_size=size, image_size=tuple(config.data.image_size))
+    batches = make_batches(task, mesh, size)
+    states, batch = [make_state(task, config)], jax.device_get(batches(0))
     step = jax.jit(make_train_step(task.loss, make_optimiser(config.optim)[0]), donate_argnums=0)
     step = step.lower(states[0], batch).compile()
     numbers = iter(range(1, 10**6))
@@ -93,7 +96,7 @@ def measure(experiment: str, *, rounds: int) -> list[dict]:
         states[0], values = step(states[0], batch)
         jax.block_until_ready((states[0], values))
 
-    competitors = {"batch": lambda: jax.block_until_ready(task.train_batch(next(numbers)))}
+    competitors = {"batch": lambda: jax.block_until_ready(batches(next(numbers)))}
     if experiment == "moving_mnist":
         competitors["batch in NumPy, vectorised"] = in_numpy(config, numpy_frames)
         competitors["batch in NumPy, slice by slice"] = in_numpy(config, numpy_frames_by_slices)
@@ -101,7 +104,7 @@ def measure(experiment: str, *, rounds: int) -> list[dict]:
     times = interleaved(competitors, rounds=5 * rounds) | interleaved({"training step": train}, rounds=rounds)
     return [
         {
-            "case": f"{experiment}, batch {config.train.batch_size}",
+            "case": f"{experiment}, batch {size}",
             "implementation": name,
             "device": jax.default_backend(),
             "milliseconds": milliseconds,

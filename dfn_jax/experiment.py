@@ -15,7 +15,7 @@ from dfn_jax.evaluate import evaluate
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task
-from dfn_jax.tasks.task import Evaluation
+from dfn_jax.tasks.task import Evaluation, open_train_data
 from dfn_jax.train import TrainState, restore, train
 
 
@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
         with processes.together():
             task = make_task(config)
             if training:
-                task.train_batch(0)  # Data that cannot be used are told before the workdir is claimed.
+                open_train_data(task)  # Data that cannot be used are told before the workdir is claimed.
                 task.check_test()
             own_test = not config.eval.dir and config.eval.name in ("", config.data.name)
             data = task.fingerprint() if training or own_test else None

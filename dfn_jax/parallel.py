@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -136,6 +137,42 @@ def local_rows(mesh: Mesh, batch_size: int) -> range | None:
     return rows if len(rows) < batch_size else None
 
 
+def drawn(
+    mesh: Mesh, draw: Callable[[Any, Any, Array], Mapping[str, Array]], tables: Any, batch_size: int
+) -> Callable[[int], dict[str, Array]]:
+    """Compiles batches that are drawn: each group of devices makes its own examples, and nothing is exchanged.
+
+    Args:
+        mesh: of `make_mesh`.
+        draw: (tables, step [] int, rows [n] int) -> those examples of the step's batch, in arrays as in `place`.
+        tables: pytree of arrays that it looks things up in; every device holds them whole.
+        batch_size: examples in the whole batch.
+
+    Returns:
+        step -> the batch.
+    """
+    count = batch_size // mesh.shape["data"]
+
+    def of_group(tables: Any, step: Array) -> dict[str, Array]:
+        return dict(draw(tables, step, lax.axis_index("data") * count + jnp.arange(count)))
+
+    in_groups = jax.shard_map(
+        of_group, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec("data"), check_vma=False
+    )
+
+    @jax.jit
+    def batch(tables: Any, step: Array) -> dict[str, Array]:
+        whole = in_groups(tables, step)
+        return {name: lax.with_sharding_constraint(one, _batch_sharding(mesh, one.ndim)) for name, one in whole.items()}
+
+    return functools.partial(batch, jax.device_put(tables, replicated(mesh)))
+
+
+def _batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
+    spec = {4: PartitionSpec("data", "height"), 5: PartitionSpec("data", None, "height")}
+    return NamedSharding(mesh, spec.get(dimensions, PartitionSpec("data")))
+
+
 def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: int) -> dict[str, Array]:
     """Makes a batch over all devices out of the part that this process has.
 
@@ -151,8 +188,7 @@ def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: i
     """
 
     def place_one(local: Any) -> Array:
-        spec = {4: PartitionSpec("data", "height"), 5: PartitionSpec("data", None, "height")}
-        sharding = NamedSharding(mesh, spec.get(local.ndim, PartitionSpec("data")))
+        sharding = _batch_sharding(mesh, local.ndim)
         if jax.process_count() == 1:
             return jax.device_put(local, sharding)
         first = rows.start if rows else 0

@@ -28,7 +28,7 @@ from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
 from dfn_jax.records import Records, read_metrics, read_records
-from dfn_jax.tasks.task import Batch, Params, Task
+from dfn_jax.tasks.task import Batch, DrawnBatch, Params, Task
 
 
 class TrainState(NamedTuple):
@@ -132,8 +132,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         InputError: the config does not fit the devices or the workdir's checkpoints.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
-    mesh, batch_size = _mesh(config), config.train.batch_size
-    rows = parallel.local_rows(mesh, batch_size)
+    mesh = _mesh(config)
     optimiser, schedule = make_optimiser(config.optim)
     loss = parallel.mean_over_devices(task.loss, mesh)
     step_function = make_train_step(loss, optimiser, skip_non_finite=config.train.non_finite == "skip")
@@ -152,6 +151,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             records.begin(start, origin | {"data": task.fingerprint()})
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
+        batch = make_batches(task, mesh, config.train.batch_size)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
         # The first process may not have dropped yet what was recorded after the start.
@@ -163,8 +163,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         bar.set_description("compiling")
         for step in bar:
             watchdog.begin(step + 1)
-            batch = parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
-            state, values = step_function(state, batch)
+            state, values = step_function(state, batch(step))
             pending.append(values)
             jax.block_until_ready(pending[-2:][0])  # At most two steps in flight: enough to keep the device busy.
             watchdog.end()
@@ -194,6 +193,14 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
     return parallel.to_host(state)
+
+
+def make_batches(task: Task, mesh: Mesh, batch_size: int) -> Callable[[int], Batch]:
+    """Batches by step: drawn on the devices if they can be, or else each process makes what its devices hold."""
+    if isinstance(task.train_batch, DrawnBatch):
+        return parallel.drawn(mesh, task.train_batch.draw, task.train_batch.tables(), batch_size)
+    rows = parallel.local_rows(mesh, batch_size)
+    return lambda step: parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
 
 
 def _mean_loss(begun: int, records: list[dict]) -> float:

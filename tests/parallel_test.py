@@ -23,8 +23,24 @@ from dfn_jax import parallel
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.train import make_state, make_train_step
+from experiments import moving_mnist, stereo
 from experiments.highway import get_config
 
+# Batches that are drawn: each group its own examples, with nothing exchanged, and together those of one device.
+exchanges = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)"
+for module, options in ((moving_mnist, {"data.digits": "drawn"}), (stereo, {})):
+    config = module.get_config("smoke")
+    config.update_from_flattened_dict({**options, "train.batch_size": 8, "mesh.data": 4, "mesh.height": 2})
+    task = make_task(config)
+    mesh = parallel.make_mesh(config.mesh, batch_size=8, image_size=(16, 16))
+    batches = parallel.drawn(mesh, task.train_batch.draw, task.train_batch.tables(), 8)
+    compiled = jax.jit(batches).lower(3).compile()
+    assert not re.findall(exchanges, compiled.as_text())
+    found, whole = compiled(3), jax.device_get(task.train_batch(3))
+    for name, field in found.items():
+        split = field.sharding.shard_shape(field.shape)
+        assert (split[0], split[-3]) == (2, 8)
+        np.testing.assert_array_equal(field, whole[name])
 config = get_config("smoke")
 config.update_from_flattened_dict({"data.input_frames": 2, "data.target_frames": 1, "model.window": 1})
 task = make_task(config)
@@ -58,8 +74,7 @@ for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):
     if height == 1:
         step = jax.jit(make_train_step(loss, make_optimiser(config.optim)[0]), out_shardings=None)
         compiled = step.lower(on_mesh, placed).compile().as_text()
-        kinds = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)"
-        exchanged = collections.Counter(re.findall(kinds + r"(?:-start)?\\(", compiled))
+        exchanged = collections.Counter(re.findall(exchanges + r"(?:-start)?\\(", compiled))
         # Of the loss, and of all gradients together.
         assert set(exchanged) == {"all-reduce"} and exchanged["all-reduce"] <= 2, exchanged
 """

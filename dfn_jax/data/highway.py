@@ -1,6 +1,8 @@
 """Stereo pairs and video of a highway, drawn on the device, with exact disparity, flow and occlusion: embedded data."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +31,19 @@ def _views(scenes: Scene, time: Array | float) -> View:
     return jax.vmap(view_at)(scenes, jnp.broadcast_to(time, scenes.seed.shape))
 
 
-def _sample(key: Array, batch_size: int, rows: range | None) -> Scene:
+def _sample(key: Array, batch_size: int, rows: Array | None) -> Scene:
     """Draws a batch of scenes and keeps those of some rows: a scene costs next to nothing until it is looked at."""
     scenes = sample_scenes(key, batch_size)
-    return jax.tree.map(lambda leaf: leaf[rows.start : rows.stop], scenes) if rows else scenes
+    return scenes if rows is None else jax.tree.map(lambda leaf: leaf[rows], scenes)
+
+
+def _over_scenes(function: Callable[[Any], Any], items: Any) -> Any:
+    """Applies a function to each scene's items, stacked along the first axis of all arrays.
+
+    On CPU one by one: a scene's numbers are scalars to the loop over its samples, which XLA then fuses into one. Other
+    devices are too wide for one scene at a time.
+    """
+    return lax.platform_dependent(items, cpu=functools.partial(lax.map, function), default=jax.vmap(function))
 
 
 def _pixel_grid(image_size: tuple[int, int]) -> tuple[Array, Array]:
@@ -87,8 +98,7 @@ def render_views(
         rays = camera_rays(view, rows, columns, cameras, image_size)
         return shade(view, rays, trace(view, rays), image_size[1])
 
-    # Scene by scene, a scene's numbers are scalars to the loop over its samples, which XLA then fuses into one.
-    samples = jnp.moveaxis(jax.lax.map(draw, _views(scenes, time)), 0, 3)
+    samples = jnp.moveaxis(_over_scenes(draw, _views(scenes, time)), 0, 3)
     images = _pixels(_pixels(samples, axis=-2), axis=-1)[..., None]
     return tuple(images)
 
@@ -118,7 +128,7 @@ def right_disparity(scenes: Scene, *, image_size: tuple[int, int], time: Array |
         left = trace(view, camera_rays(view, rows, matched, 0.0, image_size))
         return disparity, _same(left.depth, depth) & (matched <= width - 1)
 
-    return jax.lax.map(one, _views(scenes, time))
+    return _over_scenes(one, _views(scenes, time))
 
 
 @functools.partial(jax.jit, static_argnames="image_size")
@@ -168,20 +178,20 @@ def optical_flow(
 
     # Three loops: in one, XLA traces the later frame anew wherever the earlier one's tracing uses a position.
     earlier, now = _views(scenes, time), _views(scenes, later)
-    hits = jax.lax.map(look, now)
-    y, x, depth = jax.lax.map(go_back, (earlier, now, hits))
-    visible = jax.lax.map(check, (earlier, y, x, depth))
+    hits = _over_scenes(look, now)
+    y, x, depth = _over_scenes(go_back, (earlier, now, hits))
+    visible = _over_scenes(check, (earlier, y, x, depth))
     return jnp.stack([x - columns, y - rows], -1), visible
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "image_size", "with_truth", "rows"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "image_size", "with_truth"))
 def stereo_batch(
     key: Array,
     *,
     batch_size: int,
     image_size: tuple[int, int],
     with_truth: bool = False,
-    rows: range | None = None,
+    rows: Array | None = None,
 ) -> dict[str, Array]:
     """Draws one batch of stereo pairs, or a part of it.
 
@@ -190,7 +200,7 @@ def stereo_batch(
         batch_size: number of pairs in the batch.
         image_size: (H, W) in pixels.
         with_truth: whether to compute the disparity too.
-        rows: which pairs to draw, N in a row; None for all.
+        rows: [N] int, which pairs to draw; None for all.
 
     Returns:
         left, right: [N, H, W, 1] float32 in [0, 1]; with the truth also disparity [N, H, W] float32 in pixels,
@@ -210,7 +220,7 @@ def stereo_batch(
     }
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "frames", "image_size", "flows", "rows"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "frames", "image_size", "flows"))
 def video_batch(
     key: Array,
     *,
@@ -219,7 +229,7 @@ def video_batch(
     interval: float,
     image_size: tuple[int, int],
     flows: int = 0,
-    rows: range | None = None,
+    rows: Array | None = None,
 ) -> dict[str, Array]:
     """Draws one batch of video, as the left camera sees it, or a part of it.
 
@@ -230,7 +240,7 @@ def video_batch(
         interval: seconds from one frame to the next.
         image_size: (H, W) in pixels.
         flows: for how many of the last frames to compute the flow too, less than T.
-        rows: which sequences to draw, N in a row; None for all.
+        rows: [N] int, which sequences to draw; None for all.
 
     Returns:
         frames: [N, T, H, W, 1] float32 in [0, 1]; with flows F > 0 also flow [N, F, H, W, 2] float32 in pixels, from

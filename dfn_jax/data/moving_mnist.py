@@ -79,7 +79,7 @@ def draw_sequences(digits: Array, corners: Array, *, image_size: tuple[int, int]
     return drawn[..., None].astype(jnp.float32) / 255
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "rows", "count", "frames", "image_size"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "count", "frames", "image_size"))
 def sequence_batch(
     key: Array,
     digits: Array,
@@ -88,7 +88,7 @@ def sequence_batch(
     count: int,
     frames: int,
     image_size: tuple[int, int],
-    rows: range | None = None,
+    rows: Array | None = None,
 ) -> Array:
     """Draws one batch of sequences, or a part of it.
 
@@ -99,7 +99,7 @@ def sequence_batch(
         count: how many digits move in each.
         frames: T.
         image_size: (H, W) in pixels, not smaller than a digit.
-        rows: which sequences to draw, N in a row; None for all.
+        rows: [N] int, which sequences to draw; None for all.
 
     Returns:
         [N, T, H, W, 1] float32 in [0, 1].
@@ -130,7 +130,7 @@ def sequence_events(
 
 
 def _motion(
-    key: Array, digits: int, batch_size: int, count: int, frames: int, rows: range | None
+    key: Array, digits: int, batch_size: int, count: int, frames: int, rows: Array | None
 ) -> tuple[Array, Array]:
     """Which digits, [N, D], and where in the unit square, [T, N, D, 2]."""
     which_key, start_key, direction_key = jax.random.split(key, 3)
@@ -138,7 +138,7 @@ def _motion(
     start = jax.random.uniform(start_key, (batch_size, count, 2))
     direction = jax.random.uniform(direction_key, (batch_size, count), maxval=2 * math.pi)
     velocity = STEP * jnp.stack([jnp.sin(direction), jnp.cos(direction)], -1)
-    part = slice(rows.start, rows.stop) if rows else slice(None)
+    part = slice(None) if rows is None else rows
     return chosen[part], trajectories(start[part], velocity[part], frames=frames)
 
 

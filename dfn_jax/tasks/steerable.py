@@ -1,6 +1,5 @@
 """Steerable filters (Section 4.1): from pairs of images, the oriented filter of every angle."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from dfn_jax.data import images, steerable
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
-from dfn_jax.tasks.task import TEST_SEED, Batch, Evaluation, Params, Task
+from dfn_jax.tasks.task import TEST_SEED, Batch, DrawnBatch, Evaluation, Params, Task
 
 DATA = ("texture", "images")
 KERNEL_SIZE = 2 * steerable.REACH + 1
@@ -42,12 +41,16 @@ def make_task(config: ConfigDict) -> Task:
     train_images = _images(config, config.data.name, config.data.dir, config.train.batch_size, config.seed)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
-    @functools.partial(jax.jit, static_argnames="rows")
-    def complete(step: int, pixels: jax.Array, rows: range | None) -> Batch:
+    @jax.jit
+    def complete(step: jax.Array, pixels: jax.Array, rows: jax.Array | None) -> Batch:
         """Angles are drawn for a whole batch, whatever part of it is made."""
-        part = slice(rows.start, rows.stop) if rows else slice(None)
-        angles = steerable.random_angles(jax.random.fold_in(key, step), config.train.batch_size)[part]
-        return steerable.batch(pixels, angles)
+        angles = steerable.random_angles(jax.random.fold_in(key, step), config.train.batch_size)
+        return steerable.batch(pixels, angles if rows is None else angles[rows])
+
+    def of_files(step: int, rows: range | None = None) -> Batch:
+        return complete(step, train_images(step, rows), None if rows is None else np.array(rows))
+
+    of_texture = DrawnBatch(lambda _, step, rows: complete(step, train_images(step, rows), rows))
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         output = network.apply(params, batch["images"], batch["angles"])
@@ -56,7 +59,7 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, *config.data.image_size, 1)), jnp.zeros(1)),
         loss=loss,
-        train_batch=lambda step, rows=None: complete(step, train_images(step, rows), rows),
+        train_batch=of_texture if config.data.name == "texture" else of_files,
         evaluate=lambda params: _evaluate(config, network, params),
         loss_name="squared error, mean over pixels",
         check_test=lambda: _test_images(config),
@@ -72,11 +75,11 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
     if name == "texture":
         key = jax.random.fold_in(jax.random.key(seed), 2)
 
-        @functools.partial(jax.jit, static_argnames="rows")
-        def draw(step: int, rows: range | None = None) -> jax.Array:
+        @jax.jit
+        def draw(step: jax.Array, rows: jax.Array | None = None) -> jax.Array:
             size = {"batch_size": batch_size, "image_size": image_size}
             whole = images.texture_batch(jax.random.fold_in(key, step), **size)
-            return whole[rows.start : rows.stop] if rows else whole
+            return whole if rows is None else whole[rows]
 
         return draw
     from dfn_jax.data import epochs

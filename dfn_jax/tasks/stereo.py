@@ -18,7 +18,7 @@ from dfn_jax.models.deep_stereo import DeepStereo, Selected
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
-from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, Params, Task, TrainBatch
+from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, Params, Task, TrainBatch
 
 # Flax modules whose fields are the entries of `config.model`, and dtype: of the left view [N, H, W, C] they make the
 # right one, or what `_prediction` and `_disparity` below take apart.
@@ -117,7 +117,7 @@ def _train_batch(config: ConfigDict) -> TrainBatch:
     if config.data.name == "highway":
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
         size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
-        return lambda step, rows=None: highway.stereo_batch(jax.random.fold_in(key, step), rows=rows, **size)
+        return DrawnBatch(lambda _, step, rows: highway.stereo_batch(jax.random.fold_in(key, step), rows=rows, **size))
     from dfn_jax.data import epochs, pairs  # TFDS and Grain, which only real pairs need
 
     @functools.cache

@@ -23,6 +23,22 @@ class TrainBatch(Protocol):
         """Makes the examples `rows` of the step's batch, 0 being the first, or all."""
 
 
+class DrawnBatch(NamedTuple):
+    """A `TrainBatch` that no host needs to read: every device can draw its own examples.
+
+    Attributes:
+        draw: (tables, step [] int, rows [n] int or None for all) -> Batch; pure, so that it can be compiled.
+        tables: () -> pytree of NumPy arrays that `draw` looks things up in, such as digits.
+    """
+
+    draw: Callable[[Any, Any, Any], Batch]
+    tables: Callable[[], Any] = dict
+
+    def __call__(self, step: int, rows: range | None = None) -> Batch:
+        """Draws the examples on the first device."""
+        return self.draw(self.tables(), step, None if rows is None else np.array(rows))
+
+
 class Evaluation(NamedTuple):
     """What an evaluation found.
 
@@ -48,7 +64,7 @@ class Task(NamedTuple):
     Attributes:
         init: key -> parameters.
         loss: (parameters, batch) -> scalar loss, float32; pure, so that it can be compiled and differentiated.
-        train_batch: what to train on.
+        train_batch: what to train on; a `DrawnBatch` where it can be.
         evaluate: parameters -> Evaluation, on data that training never sees.
         loss_name: what the loss is, for the learning curve.
         check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
@@ -63,3 +79,11 @@ class Task(NamedTuple):
     loss_name: str
     check_test: Callable[[], object] = lambda: None
     fingerprint: Callable[[], str] = lambda: ""
+
+
+def open_train_data(task: Task) -> None:
+    """Opens the data of training, so that what is wrong with them is told before; compiles nothing."""
+    if isinstance(task.train_batch, DrawnBatch):
+        task.train_batch.tables()
+    else:
+        task.train_batch(0)

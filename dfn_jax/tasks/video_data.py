@@ -15,7 +15,7 @@ from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, TrainBatch
+from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, TrainBatch
 
 HIGHWAY_DATA = ("highway", "video")
 FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
@@ -82,19 +82,18 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
 
     @functools.cache
-    def pictures(split: str) -> jax.Array:
-        loaded = digits.load_digits(source, folder, split)
-        return jax.device_put(moving_mnist.shrink_digits(loaded, data.digit_size))
+    def pictures(split: str) -> np.ndarray:
+        return moving_mnist.shrink_digits(digits.load_digits(source, folder, split), data.digit_size)
 
     open_test_file = functools.cache(moving_mnist.open_test_file)  # It reads the whole file, for its hash.
 
-    def draw(key: jax.Array, split: str, **options) -> Batch:
+    def draw(key: jax.Array, table: jax.Array, **options) -> Batch:
         size = tuple(data.image_size)
-        return {"frames": moving_mnist.sequence_batch(key, pictures(split), image_size=size, **options)}
+        return {"frames": moving_mnist.sequence_batch(key, table, image_size=size, **options)}
 
-    def train_batch(step: int, rows: range | None = None) -> Batch:
+    def train_batch(table: jax.Array, step: jax.Array, rows: jax.Array | None) -> Batch:
         options = {"batch_size": config.train.batch_size, "count": data.digit_count, "frames": sum(lengths(config))}
-        return draw(jax.random.fold_in(key, step), "train", rows=rows, **options)
+        return draw(jax.random.fold_in(key, step), table, rows=rows, **options)
 
     def test_set() -> tuple[str, Iterable[Batch]]:
         count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
@@ -110,7 +109,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         )
         test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 3)
         options = {"batch_size": TEST_BATCH, "count": count, "frames": frames}
-        test_digits = pictures("test")
+        test_digits = jax.device_put(pictures("test"))
 
         def examples(index: int) -> Batch:
             drawn_by = jax.random.fold_in(test_key, index)
@@ -118,14 +117,14 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
                 drawn_by, test_digits, image_size=tuple(data.image_size), **options
             )
             predicted = {name: field[:, data.input_frames :] for name, field in happening.items()}
-            return draw(drawn_by, "test", **options) | predicted
+            return draw(drawn_by, test_digits, **options) | predicted
 
         return words, _Batches(config.eval.examples, examples)
 
     def fingerprint() -> str:
         return "" if source == "drawn" else f"digits {zlib.crc32(digits.load_digits(source, folder, 'train')):08x}"
 
-    return VideoData(fingerprint, train_batch, test_set)
+    return VideoData(fingerprint, DrawnBatch(train_batch, lambda: pictures("train")), test_set)
 
 
 _DIGITS = {
@@ -141,7 +140,7 @@ def _highway(config: ConfigDict) -> VideoData:
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     size = {"image_size": tuple(config.data.image_size), "interval": FRAME_INTERVAL}
 
-    def train_batch(step: int, rows: range | None = None) -> Batch:
+    def train_batch(_, step: jax.Array, rows: jax.Array | None) -> Batch:
         options = {"batch_size": config.train.batch_size, "frames": sum(lengths(config))}
         return highway.video_batch(jax.random.fold_in(key, step), rows=rows, **size, **options)
 
@@ -155,7 +154,7 @@ def _highway(config: ConfigDict) -> VideoData:
             lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options),
         )
 
-    return VideoData(lambda: "", train_batch, test_set)
+    return VideoData(lambda: "", DrawnBatch(train_batch), test_set)
 
 
 def _video(config: ConfigDict) -> VideoData:
