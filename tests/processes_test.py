@@ -24,10 +24,11 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from dfn_jax import processes
+from dfn_jax import parallel, processes
 workdir, steps, pause, joining = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), json.loads(sys.argv[4])
 processes.join(*joining)
 import jax
+import numpy as np
 from tests.train_test import config, regression
 from dfn_jax.errors import PreemptedError
 from dfn_jax.train import train
@@ -38,6 +39,10 @@ def batch(step, rows):
     time.sleep(pause)
     return task.train_batch(step, rows)
 settings = config(**{"train.steps": steps, "train.log_every": 1})
+mesh = parallel.make_mesh(settings.mesh, batch_size=8, image_size=(1, 1))
+drawn = parallel.drawn(mesh, lambda table, step, rows: {"x": table[rows] * step}, np.arange(1, 9), 8)(10)
+(part,) = drawn["x"].addressable_shards
+assert part.data.tolist() == [10 * (4 * jax.process_index() + row) for row in (1, 2, 3, 4)]
 try:
     with processes.end_with_the_others():
         state = train(task._replace(train_batch=batch), settings, workdir)
