@@ -27,6 +27,7 @@ def main(_: list[str]) -> None:
     # Libraries log a failure once per thread, with tracebacks, before they raise it; what is raised is told in `run`.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # that a GPU is there, but cannot be used
     from dfn_jax import experiment, processes
     from dfn_jax.config import check_text
     from dfn_jax.files import keep_compiled_programs

@@ -13,7 +13,7 @@ from dfn_jax.provenance import commit, hardware, versions
 _SETTLING = 0.02  # seconds
 
 
-def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int, calls: int = 1) -> dict[str, float]:
     """Times competitors in turn.
 
     A turn begins with calls that do not count, one at least, so that what counts is as in a loop that does nothing
@@ -22,9 +22,10 @@ def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int) ->
     Args:
         competitors: functions that return when their work is done, by name.
         rounds: how many turns each has; in each turn one call counts.
+        calls: how often a function does its work in one call.
 
     Returns:
-        The median of each, in milliseconds.
+        The median of each, in milliseconds for doing the work once.
     """
     times: dict[str, list[float]] = {name: [] for name in competitors}
     for _ in range(rounds):
@@ -36,20 +37,25 @@ def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int) ->
             began = time.perf_counter()
             work()
             times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: statistics.median(values) / calls for name, values in times.items()}
 
 
 def write_rows(rows: list[dict], path: str | None) -> None:
-    """Prints rows as a table and, where a path is given, writes them as JSON with hardware, versions and commit.
+    """Prints rows as a table and, where a path is given, saves them.
 
     Args:
         rows: one for each competitor and case, with the same names in the same order.
         path: of the JSON file, or None.
     """
+    save_rows(rows, path)
     texts = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(list(rows[0]), *texts, strict=True)]
     for line in (list(rows[0]), *texts):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def save_rows(rows: list[dict], path: str | None) -> None:
+    """Writes rows as JSON with hardware, versions and commit, where a path is given."""
     if path:
         rival = {"torch": importlib.metadata.version("torch")} if "torch" in sys.modules else {}
         origin = {"hardware": hardware(), "versions": versions() | rival, "commit": commit()}

@@ -66,6 +66,7 @@ def measure(experiment: str, *, quick: bool, rounds: int) -> list[dict]:
     import torch
 
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    torch.backends.cudnn.benchmark = True  # XLA looks for the fastest convolution, too.
     config, state, batch, step, our_loss, our_gradient = ours(experiment)
     states, competitors, errors = [state], {}, {"dfn_jax": 0.0}
 

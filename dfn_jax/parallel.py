@@ -1,6 +1,7 @@
 """Devices: one mesh with the axes `data` and `height`; who holds which part of the batch and of the state."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
     """Lays out the devices of all processes.
 
     Args:
-        shape: `config.mesh`: `data`, groups of devices that share the batch, -1 for as many as there are; `height`,
-            devices of a group, which share the rows of its images.
+        shape: `config.mesh`: `data`, groups of devices that share the batch, -1 for as many as there are and, in one
+            process, divide it; `height`, devices of a group, which share the rows of its images.
         batch_size: examples in a batch, over all devices.
         image_size: (H, W) in pixels.
 
@@ -33,6 +34,8 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
     if not 1 <= height <= there:
         raise InputError(f"config.mesh.height is {height}, but there are {there} devices; 1 leaves images whole")
     groups = there // height if shape.data == -1 else shape.data
+    if shape.data == -1 and jax.process_count() == 1:
+        groups = math.gcd(groups, batch_size)
     if not 1 <= groups * height <= there:
         raise InputError(
             f"config.mesh.data is {shape.data} and config.mesh.height {height}, but there are {there} devices; "
@@ -145,7 +148,7 @@ def drawn(
     Args:
         mesh: of `make_mesh`.
         draw: (tables, step [] int, rows [n] int) -> those examples of the step's batch, in arrays as in `place`.
-        tables: pytree of arrays that it looks things up in; every device holds them whole.
+        tables: pytree of NumPy arrays that it looks things up in; every device holds them whole.
         batch_size: examples in the whole batch.
 
     Returns:
@@ -165,7 +168,11 @@ def drawn(
         whole = in_groups(tables, step)
         return {name: lax.with_sharding_constraint(one, _batch_sharding(mesh, one.ndim)) for name, one in whole.items()}
 
-    return functools.partial(batch, jax.device_put(tables, replicated(mesh)))
+    # Not `device_put`, which would compare the tables of all processes byte by byte, and end where one differs.
+    on_devices = jax.tree.map(
+        lambda table: jax.make_array_from_callback(table.shape, replicated(mesh), table.__getitem__), tables
+    )
+    return functools.partial(batch, on_devices)
 
 
 def _batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:

@@ -31,19 +31,18 @@ def _views(scenes: Scene, time: Array | float) -> View:
     return jax.vmap(view_at)(scenes, jnp.broadcast_to(time, scenes.seed.shape))
 
 
-def _sample(key: Array, batch_size: int, rows: Array | None) -> Scene:
-    """Draws a batch of scenes and keeps those of some rows: a scene costs next to nothing until it is looked at."""
-    scenes = sample_scenes(key, batch_size)
-    return scenes if rows is None else jax.tree.map(lambda leaf: leaf[rows], scenes)
-
-
 def _over_scenes(function: Callable[[Any], Any], items: Any) -> Any:
     """Applies a function to each scene's items, stacked along the first axis of all arrays.
 
     On CPU one by one: a scene's numbers are scalars to the loop over its samples, which XLA then fuses into one. Other
-    devices are too wide for one scene at a time.
+    devices are too wide for one scene at a time. Either way what comes of it is kept: XLA would compute it again
+    wherever something is read from it.
     """
-    return lax.platform_dependent(items, cpu=functools.partial(lax.map, function), default=jax.vmap(function))
+
+    def at_once(items: Any) -> Any:
+        return lax.optimization_barrier(jax.vmap(function)(items))
+
+    return lax.platform_dependent(items, cpu=functools.partial(lax.map, function), default=at_once)
 
 
 def _pixel_grid(image_size: tuple[int, int]) -> tuple[Array, Array]:
@@ -206,7 +205,7 @@ def stereo_batch(
         left, right: [N, H, W, 1] float32 in [0, 1]; with the truth also disparity [N, H, W] float32 in pixels,
         visible [N, H, W] bool (see `right_disparity`), and valid [N, H, W] bool, everywhere True.
     """
-    scenes = _sample(key, batch_size, rows)
+    scenes = sample_scenes(key, batch_size, rows)
     left, right = render_views(scenes, image_size=image_size)
     if not with_truth:
         return {"left": left, "right": right}
@@ -246,7 +245,7 @@ def video_batch(
         frames: [N, T, H, W, 1] float32 in [0, 1]; with flows F > 0 also flow [N, F, H, W, 2] float32 in pixels, from
         each of the last F frames back to the one before it, and visible [N, F, H, W] bool (see `optical_flow`).
     """
-    scenes = _sample(key, batch_size, rows)
+    scenes = sample_scenes(key, batch_size, rows)
     times = interval * jnp.arange(frames)
     images = lax.map(lambda time: render_views(scenes, image_size=image_size, time=time, eyes=(0,))[0], times)
     batch = {"frames": jnp.moveaxis(images, 0, 1)}

@@ -29,27 +29,36 @@ _NOISE_SPACINGS = (1, 2, 4, 8, 16)  # of the lattices, in pixels
 _EDGE_SPACINGS = (8, 16)
 
 
-def texture_batch(key: jax.Array, *, batch_size: int, image_size: tuple[int, int], channels: int = 1) -> jax.Array:
+def texture_batch(
+    key: jax.Array,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+    channels: int = 1,
+    rows: jax.Array | None = None,
+) -> jax.Array:
     """Draws random broad-band textures: noise between white and 1/f, with edges, at random contrast.
 
     Args:
         key: PRNG key, the only source of randomness.
-        batch_size: N.
+        batch_size: images in the batch.
         image_size: (H, W) in pixels.
         channels: C; the channels of an image are drawn independently.
+        rows: [N] int, which images to draw; None for all.
 
     Returns:
         Images [N, H, W, C], float32 in [0, 1].
     """
     look_key, lattice_key = jax.random.split(key)
-    slope, edge_share, contrast, brightness = jax.random.uniform(look_key, (4, batch_size, 1, 1, channels))
+    part = slice(None) if rows is None else rows
+    slope, edge_share, contrast, brightness = jax.random.uniform(look_key, (4, batch_size, 1, 1, channels))[:, part]
     # Mostly near white: only there do errors of a filter weigh the same at all frequencies.
     slope, edge_share = slope**3, edge_share**3
     shapes = [
         (batch_size, -(-image_size[0] // spacing), -(-image_size[1] // spacing), channels)
         for spacing in (*_NOISE_SPACINGS, *_EDGE_SPACINGS)
     ]
-    lattices = _white_noise(lattice_key, shapes)
+    lattices = [lattice[part] for lattice in _white_noise(lattice_key, shapes)]
     noise = _octave_noise(lattices[: len(_NOISE_SPACINGS)], slope)
     edges = _edges(lattices[len(_NOISE_SPACINGS) :], noise.shape)
     mixed = (1 - edge_share) * noise + edge_share * edges

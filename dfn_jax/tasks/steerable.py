@@ -78,8 +78,7 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
         @jax.jit
         def draw(step: jax.Array, rows: jax.Array | None = None) -> jax.Array:
             size = {"batch_size": batch_size, "image_size": image_size}
-            whole = images.texture_batch(jax.random.fold_in(key, step), **size)
-            return whole if rows is None else whole[rows]
+            return images.texture_batch(jax.random.fold_in(key, step), rows=rows, **size)
 
         return draw
     from dfn_jax.data import epochs
