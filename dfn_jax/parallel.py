@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -56,12 +57,11 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
             f"images of {image_size[0]} rows do not divide among {height} devices; "
             "change config.data.image_size or config.mesh.height"
         )
-    return jax.make_mesh(
-        (groups, height),
-        ("data", "height"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[: groups * height],
+    # Where a TPU's axes are longer than `height`, they are split.
+    laid_out = mesh_utils.create_device_mesh(
+        (groups, height), jax.devices()[: groups * height], allow_split_physical_axes=True
     )
+    return Mesh(laid_out, ("data", "height"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def mean_over_devices(loss: Callable[[Any, Mapping], Array], mesh: Mesh) -> Callable[[Any, Mapping], Array]:

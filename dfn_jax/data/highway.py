@@ -175,7 +175,7 @@ def optical_flow(
         inside = (x > -margin) & (x < width - 1 + margin) & (y > -margin) & (y < height - 1 + margin) & (depth > 0)
         return _same(before.depth, depth) & inside
 
-    # Three loops: in one, XLA traces the later frame anew wherever the earlier one's tracing uses a position.
+    # Three times: in one, XLA traces the later frame anew wherever the earlier one's tracing uses a position.
     earlier, now = _views(scenes, time), _views(scenes, later)
     hits = _over_scenes(look, now)
     y, x, depth = _over_scenes(go_back, (earlier, now, hits))
