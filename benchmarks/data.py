@@ -87,7 +87,7 @@ def measure(experiment: str, *, rounds: int) -> list[dict]:
     task, size = make_task(config), config.train.batch_size
     mesh = parallel.make_mesh(config.mesh, batch_size=size, image_size=tuple(config.data.image_size))
     batches = make_batches(task, mesh, size)
-    states, batch = [make_state(task, config)], jax.device_put(jax.device_get(batches(0)), jax.devices()[0])
+    states, batch = [make_state(task, config)], task.train_batch(0)
     step = jax.jit(make_train_step(task.loss, make_optimiser(config.optim)[0]), donate_argnums=0)
     step = step.lower(states[0], batch).compile()
     numbers = iter(range(1, 10**6))

@@ -91,7 +91,7 @@ def _mesh(config: ConfigDict) -> Mesh:
     size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
     mesh = parallel.make_mesh(config.mesh, **size)
     if config.mesh.data == -1 and mesh.size < jax.device_count():
-        words = f"a batch of {config.train.batch_size} divides among {mesh.size} of {jax.device_count()} devices"
+        words = f"{mesh.size} of {jax.device_count()} devices share the batch of {config.train.batch_size}"
         tqdm.write(f"{words}; the others are idle", file=sys.stderr)
     return mesh
 
