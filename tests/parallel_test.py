@@ -9,8 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from dfn_jax.errors import InputError
+from dfn_jax.parallel import make_mesh
 from dfn_jax.tasks import make_task
 from experiments import steerable, stereo
+from tests.regression import config
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,3 +96,9 @@ def test_a_part_of_a_batch_is_that_part_of_the_whole(experiment):
     whole, part = jax.device_get(task.train_batch(2)), jax.device_get(task.train_batch(2, range(3, 5)))
     for name, field in whole.items():
         np.testing.assert_array_equal(part[name], field[3:5])
+
+
+def test_a_batch_that_does_not_divide_names_the_numbers():
+    settings = config(**{"mesh.data": 3})
+    with pytest.raises(InputError, match=f"data is 3 .* but there are {jax.device_count()} devices"):
+        make_mesh(settings.mesh, batch_size=8, image_size=(8, 8))

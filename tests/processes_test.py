@@ -17,7 +17,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.processes import join
 from dfn_jax.records import read_records
 from dfn_jax.train import train
-from tests.train_test import config, regression
+from tests.regression import config, regression
 
 ROOT = Path(__file__).parents[1]
 # Arguments: workdir, steps, seconds a step, and what `join` takes, as JSON.
@@ -29,7 +29,7 @@ workdir, steps, pause, joining = Path(sys.argv[1]), int(sys.argv[2]), float(sys.
 processes.join(*joining)
 import jax
 import numpy as np
-from tests.train_test import config, regression
+from tests.regression import config, regression
 from dfn_jax.errors import PreemptedError
 from dfn_jax.train import train
 assert jax.process_count() == 2 and jax.device_count() == 2

@@ -50,8 +50,13 @@ def train_and_kill(kills: int, seed: int, folder: Path, *, launch: bool = True) 
         if launch:
             options = [f"--config.train.steps={STEPS}", "--config.train.checkpoint_every=3"]
             return ["launch.py", "--config=experiments/steerable.py:smoke", f"--workdir={workdir}", *options]
-        code = "from tests.train_test import *; train(regression(), config(**{'train.steps': %d}), Path(%r))"
-        return ["-c", "from pathlib import Path; " + code % (STEPS, str(workdir))]
+        code = f"""
+from pathlib import Path
+from dfn_jax.train import train
+from tests.regression import config, regression
+train(regression(), config(**{{"train.steps": {STEPS}}}), Path({str(workdir)!r}))
+"""
+        return ["-c", code]
 
     def start(workdir: Path) -> subprocess.Popen:
         return subprocess.Popen(
@@ -118,7 +123,7 @@ def damage_checkpoints(count: int, seed: int, folder: Path) -> str:
 
     from dfn_jax.errors import InputError
     from dfn_jax.train import restore, train
-    from tests.train_test import config, regression
+    from tests.regression import config, regression
 
     settings, chance = config(**{"train.steps": 8}), random.Random(seed)
     train(regression(), settings, folder / "whole")

@@ -1,0 +1,31 @@
+"""The records of a run: whole after a kill, and of the steps that were saved alone."""
+
+import json
+
+from dfn_jax.records import Records, read_records
+from dfn_jax.train import train
+from tests.regression import config, regression
+
+
+def test_the_code_that_made_the_steps_is_recorded(tmp_path, monkeypatch):
+    for steps, commit in ((2, "first"), (4, "second"), (4, "idle"), (6, "second")):
+        monkeypatch.setattr("dfn_jax.train.commit", lambda commit=commit: commit)
+        train(regression(), config(**{"train.steps": steps}), tmp_path)
+    starts = read_records(tmp_path / "starts.jsonl")
+    assert [(start["step"], start["commit"]) for start in starts] == [(0, "first"), (2, "second"), (4, "second")]
+    with Records(tmp_path) as records:
+        records.drop_after(2)  # What began at step 2 made nothing that was saved.
+    assert [start["step"] for start in read_records(tmp_path / "starts.jsonl")] == [0]
+
+
+def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
+    with Records(tmp_path) as records:
+        for step in (1, 2, 3):
+            records.write(step, {"loss": 0.5})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "lo')
+    assert [record["step"] for record in read_records(path)] == [1, 2, 3]
+    with Records(tmp_path) as records:
+        records.drop_after(2)
+        records.write(3, {"loss": 0.25})
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [0.5, 0.5, 0.25]
