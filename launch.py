@@ -10,6 +10,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
+from dfn_jax.huge_pages import restart_with_huge_pages
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
@@ -124,4 +125,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     run()
