@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks.timing import interleaved, write_rows
+from dfn_jax.huge_pages import restart_with_huge_pages
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.train import make_state, make_train_step
@@ -139,4 +140,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()  # as `launch.py` does; the peers have them, too
     main()

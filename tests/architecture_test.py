@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "report": {"files"},
     "errors": set(),
     "files": {"errors"},
+    "huge_pages": set(),
     "guards": {"errors"},
     "config": {"errors", "files", "guards"},
     "parallel": {"errors"},

@@ -54,8 +54,17 @@ class Conv(nn.Module):
             conv_general_dilated=_upsampled_conv if self.upsampled else _conv,
         )(x)
         if self.position_bias:
-            x = x + self.param("position_bias", nn.initializers.zeros, x.shape[1:]).astype(self.dtype)
+            bias = self.param("position_bias", nn.initializers.zeros, x.shape[1:]).astype(self.dtype)
+            x = x + _for_samples(bias, len(x))
         return x
+
+
+def _for_samples(values: Array, samples: int) -> Array:
+    """The same values [...] for each of N samples, [N, ...].
+
+    By a product, as the gradient is one then, too: XLA's sum over samples takes some fifty times as long on CPUs.
+    """
+    return jnp.einsum("n,...->n...", jnp.ones(samples, values.dtype), values, precision="highest")
 
 
 def _conv(images, kernel, strides, padding, **_) -> Array:
@@ -188,10 +197,14 @@ class RecurrentGenerator(nn.Module):
         return self.encoding(x)
 
     def update(self, hidden: Array, code: Array) -> Array:
-        """Adds what two layers make of the hidden state to the code, both [N, h, w, encoder[-1]]; float32 at least."""
+        """Adds what two layers make of the hidden state [N or 1, h, w, encoder[-1]] to the code [N, ...].
+
+        Both are added, and returned, in float32 at least.
+        """
         for layer in self.transition:
             hidden = nn.leaky_relu(layer(hidden))
-        return at_least_float32(code) + at_least_float32(hidden)
+        hidden = at_least_float32(hidden)
+        return at_least_float32(code) + (_for_samples(hidden[0], len(code)) if len(hidden) == 1 else hidden)
 
     def decode(self, hidden: Array, size: tuple[int, int]) -> Array:
         """Decodes hidden [N, h, w, encoder[-1]] to [N, H, W, outputs], where size = (H, W)."""
