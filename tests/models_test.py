@@ -7,6 +7,7 @@ import pytest
 
 from dfn_jax.models.baselines import StereoTwin
 from dfn_jax.models.deep_stereo import DeepStereo
+from dfn_jax.models.generators import Conv
 from dfn_jax.models.spatial_transformer import SpatialTransformer
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.models.stereo import StereoDFN
@@ -119,3 +120,14 @@ def test_half_precision_computes_in_half_and_keeps_float32_parameters():
     assert half.prediction.dtype == half.filters.dtype == jnp.float32
     difference = jnp.abs(half.prediction - exact.prediction).max()
     assert 0 < difference < 0.05
+
+
+def test_a_bias_that_samples_share_has_the_sum_of_their_gradients_by_a_product():
+    """A reduction over the first axis is what XLA is slow at on CPUs."""
+    layer, images = Conv(3, position_bias=True), jax.random.normal(KEY, (5, 4, 6, 2))
+    weights = jax.random.normal(jax.random.key(1), (5, 4, 6, 3))
+    gradient = jax.grad(lambda params: jnp.vdot(weights, layer.apply(params, images)))
+    params = random_parameters(layer, images)
+    found = gradient(params)["params"]["position_bias"]
+    np.testing.assert_allclose(found, np.asarray(weights, np.float64).sum(0), rtol=1e-5, atol=1e-6)
+    assert "axes=(0,)" not in str(jax.make_jaxpr(gradient)(params))
