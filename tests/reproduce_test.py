@@ -23,6 +23,9 @@ from experiments.reproduce import COMPARED, README, TABLES
 from experiments.runs import ROOT, recipe
 from tests.experiments_test import get_config
 
+# Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
+RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
+
 
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_have_the_parameters_that_the_table_says(name, monkeypatch):
@@ -117,11 +120,23 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         assert f", {record['training_time_s'] / 3600:.1f} hours" in said
     assert cells("Moving MNIST made small")[1] == saved("moving_mnist", "short")
     dfn = mean("moving_mnist", "paper", "short")
-    names = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
-    others = [f"{said} {mean('moving_mnist', row, 'short'):.1f}" for row, said in names.items()]
+    others = [f"{said} {mean('moving_mnist', row, 'short'):.1f}" for row, said in RIVALS.items()]
     blurred = reproduce.records("moving_mnist")[0]["baseline_blurred_frame_bce_nats_per_frame"]
     figures = ", ".join([*others, f"a blurred last frame {blurred:.1f}"])
     assert cells("Moving MNIST made small")[2].endswith(f"{dfn:.1f} nats a frame; {figures}")
+
+
+def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
+    """By seed, by predicted frame, at bounces, and the structural similarity."""
+    _, section = (ROOT / "docs" / "results.md").read_text().split("## Moving MNIST made small")
+    for row, name in {"paper": "DFN", **RIVALS}.items():
+        line = next(line for line in section.splitlines() if line.startswith(f"| {name}"))
+        by_seed, *figures = line.replace("*", "").strip("| ").split(" | ")[3:]
+        runs = [r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == (row, "short")]
+        assert by_seed == ", ".join(f"{run['bce_nats_per_frame']:.1f}" for run in runs)
+        measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
+        *nats, ssim = np.mean(measures, axis=0)
+        assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
 
 
 def test_the_readme_tells_of_real_video_what_the_records_say():
