@@ -20,7 +20,7 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
 MAY_CHANGE = (
     "preset", "eval", "mesh", "precision", "train.steps", "train.log_every", "train.checkpoint_every",
-    "train.non_finite",
+    "train.evaluate_every", "train.non_finite",
 )  # fmt: skip
 
 EXAMPLES_FILE = "examples.npz"  # beside results.json: each metric, test example by test example
@@ -83,6 +83,7 @@ def check(config: ConfigDict) -> None:
             "train.batch_size": 1,
             "train.checkpoint_every": 1,
             "train.log_every": 1,
+            "train.evaluate_every": 0,
             "eval.examples": 1,
             "seed": 0,
             "data.image_size": 1,

@@ -79,6 +79,8 @@ def evaluate(
         curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
         caption = f"{task.loss_name}, by training step"
         sections.append(report.Picture("curve", "How it learned", curve, caption, wide=True))
+    if folder == workdir:
+        sections += _test_curve(records, int(state.step), evaluation)
     report.write_report(
         folder / "report",
         title=f"{config.experiment}, preset {config.preset}, {results['steps']:,} steps",
@@ -95,6 +97,22 @@ def evaluate(
     # Last of all: a first evaluation that has them is done.
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return folder, evaluation
+
+
+def _test_curve(records: list[dict[str, float]], step: int, evaluation: Evaluation) -> list[report.Picture]:
+    """A picture of the measure that counts most over the steps at which it was taken, if training took it."""
+    name = f"test_{evaluation.measure}"
+    points = [record for record in records if name in record and record["step"] != step]
+    if not points:
+        return []
+    here = {"step": step, name: evaluation.metrics[evaluation.measure]}
+    points = sorted([*points, here], key=lambda point: point["step"])  # The best checkpoint is not always the last.
+    caption = (
+        f"{evaluation.measure} on {evaluation.data}, by training step. Where it no longer falls with the loss, the "
+        "network learns its training data by heart."
+    )
+    curve = visualize.curve_png(points, [name], label=evaluation.measure)
+    return [report.Picture("test_curve", "How good it was on the way", curve, caption, wide=True)]
 
 
 def _check_no_step_is_lost(path: Path, steps: int) -> None:

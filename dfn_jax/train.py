@@ -140,7 +140,9 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     optimiser, schedule = make_optimiser(config.optim)
     loss = parallel.mean_over_devices(task.loss, mesh)
     step_function = make_train_step(loss, optimiser, skip_non_finite=config.train.non_finite == "skip")
-    steps, log_every, checkpoint_every = (config.train[n] for n in ("steps", "log_every", "checkpoint_every"))
+    steps, log_every, checkpoint_every, evaluate_every = (
+        config.train[name] for name in ("steps", "log_every", "checkpoint_every", "evaluate_every")
+    )
     first = processes.is_first()
     with (
         _termination() as asked_to_end,
@@ -176,7 +178,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 bar.set_description("training")
             ending = asked_to_end(done)
             saving = done % checkpoint_every == 0 or done == steps or ending
-            if not (saving or done % log_every == 0):
+            testing = evaluate_every and done % evaluate_every == 0 and done < steps and not ending
+            if not (saving or testing or done % log_every == 0):
                 continue
             record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
             now = time.monotonic()
@@ -193,6 +196,12 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 checkpoints.save(done, state, _mean_loss(done - checkpoint_every, recent) if regular else None)
             if ending:
                 break
+            if testing:
+                params = parallel.to_host(state.params)
+                with processes.together():
+                    if first:
+                        records.write(done, _test(task, params))
+                began = time.monotonic()
     # Only now the last checkpoint is whole.
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
@@ -205,6 +214,13 @@ def make_batches(task: Task, mesh: Mesh, batch_size: int) -> Callable[[int], Bat
         return parallel.drawn(mesh, task.train_batch.draw, task.train_batch.tables(), batch_size)
     rows = parallel.local_rows(mesh, batch_size)
     return lambda step: parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
+
+
+def _test(task: Task, params: Params) -> dict[str, float]:
+    """The network's own metrics on the test set, `test_` before their names, without curves and trivial predictors."""
+    found = task.evaluate(parallel.on_all_local_devices(params)).metrics
+    own = {name: value for name, value in found.items() if not name.startswith(("baseline_", "target_"))}
+    return {f"test_{name}": value for name, value in own.items() if isinstance(value, float) and math.isfinite(value)}
 
 
 def _mean_loss(begun: int, records: list[dict]) -> float:

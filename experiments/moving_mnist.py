@@ -105,7 +105,14 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "target_frames": 10,
         },
         "model": MODEL,
-        "train": {"steps": 20_000, "batch_size": 16, "checkpoint_every": 500, "log_every": 20, "non_finite": "stop"},
+        "train": {
+            "steps": 20_000,
+            "batch_size": 16,
+            "checkpoint_every": 500,
+            "log_every": 20,
+            "evaluate_every": 0,  # steps between looks at the test set; 0: only at the end
+            "non_finite": "stop",
+        },
         "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 4000, "clip_norm": 0.0},  # name: or 'muon'
         "precision": "float32",
         "mesh": {"data": -1, "height": 1, "split_state": False},  # devices along the batch (-1: all), along image rows

@@ -51,7 +51,14 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "dir": "",
             "image_size": (64, 64),
         },
-        "train": {"steps": 5000, "batch_size": 64, "checkpoint_every": 1000, "log_every": 50, "non_finite": "stop"},
+        "train": {
+            "steps": 5000,
+            "batch_size": 64,
+            "checkpoint_every": 1000,
+            "log_every": 50,
+            "evaluate_every": 0,  # steps between looks at the test set; 0: only at the end
+            "non_finite": "stop",
+        },
         "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 1000, "clip_norm": 0.0},
         "precision": "float32",
         "mesh": {"data": -1, "height": 1, "split_state": False},  # devices along the batch (-1: all), along image rows

@@ -59,6 +59,21 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folder
     assert json.loads((run / "results.json").read_text())["steps"] == 4
 
 
+def test_a_report_shows_how_good_the_network_was_on_the_way(folders):
+    experiment.run(config(folders / "one", 2), folders / "short")
+    run, watched = folders / "run", config(folders / "one", 3, **{"train.evaluate_every": 1})
+    experiment.run(watched, run)
+    looks = {one["step"]: one for one in read_records(run / "metrics.jsonl") if "test_filter_relative_error" in one}
+    assert looks.keys() == {1, 2}
+    of_two = json.loads((folders / "short" / "results.json").read_text())
+    for name in ("filter_relative_error", "mse_per_image"):
+        assert looks[2][f"test_{name}"] == pytest.approx(of_two[name], rel=1e-5)
+    assert (run / "report" / "test_curve.png").exists()
+    watched.eval.examples = 3  # Another test set, of which training took nothing.
+    other, _ = experiment.run(watched, run, training=False)
+    assert not (other / "report" / "test_curve.png").exists()
+
+
 def test_a_folder_that_has_grown_is_other_data(folders):
     experiment.run(config(folders / "one", 2), folders / "run")
     shutil.copy(folders / "one" / "0.bmp", folders / "one" / "1.bmp")

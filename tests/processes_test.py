@@ -31,6 +31,7 @@ import jax
 import numpy as np
 from tests.regression import config, regression
 from dfn_jax.errors import PreemptedError
+from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import train
 assert jax.process_count() == 2 and jax.device_count() == 2
 task = regression()
@@ -38,7 +39,10 @@ def batch(step, rows):
     assert len(rows) == 4
     time.sleep(pause)
     return task.train_batch(step, rows)
-settings = config(**{"train.steps": steps, "train.log_every": 1})
+def evaluate(params):
+    assert jax.process_index() == 0  # The others wait.
+    return Evaluation("", "", {"first_weight": float(params["w"][0])}, [], "first_weight")
+settings = config(**{"train.steps": steps, "train.log_every": 1, "train.evaluate_every": 10})
 mesh = parallel.make_mesh(settings.mesh, batch_size=8, image_size=(1, 1))
 # Tables that are drawn by each process may differ in the last bits, and end nothing.
 table = np.arange(1, 9) + 100 * jax.process_index()
@@ -47,7 +51,7 @@ drawn = parallel.drawn(mesh, lambda table, step, rows: {"x": table[rows] * step}
 assert part.data.tolist() == [10 * (104 * jax.process_index() + row) for row in (1, 2, 3, 4)]
 try:
     with processes.end_with_the_others():
-        state = train(task._replace(train_batch=batch), settings, workdir)
+        state = train(task._replace(train_batch=batch, evaluate=evaluate), settings, workdir)
 except PreemptedError as error:
     print(error)
     sys.exit(75)
@@ -125,8 +129,10 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
 
     weights = finish(start(tmp_path / "run", steps=40))
     np.testing.assert_allclose(weights, whole.params["w"], rtol=1e-5)
-    losses = [[record["loss"] for record in read_records(tmp_path / name / "metrics.jsonl")] for name in ("one", "run")]
+    records = [read_records(tmp_path / name / "metrics.jsonl") for name in ("one", "run")]
+    losses = [[record["loss"] for record in of_run if "loss" in record] for of_run in records]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert [record["step"] for record in records[1] if "test_first_weight" in record] == [10, 20, 30]
 
 
 def test_processes_with_different_configs_do_not_train(tmp_path):

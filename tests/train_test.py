@@ -1,5 +1,6 @@
 """The training loop: the optimiser, steps that are not finite, jumps and hangs, a batch split over devices."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from dfn_jax.errors import DivergedError, InputError
 from dfn_jax.records import read_records
+from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import make_optimiser, make_state, restore, train
 from tests.regression import config, regression
 
@@ -82,6 +84,22 @@ for batch_size, height, wanted in ((12, 1, (4, 1)), (12, 2, (4, 2)), (9, 1, (1, 
 """
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=300)
+
+
+def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothing(tmp_path):
+    def distance(w):
+        return float(np.linalg.norm(np.asarray(w, np.float64) - [1, 2, 3]))
+
+    def evaluate(params):
+        found = {"distance": distance(params["w"]), "distance_curve": [1.0], "baseline_distance": 1.0, "none": math.nan}
+        return Evaluation("", "", found, [], "distance")
+
+    settings = config(**{"train.steps": 6, "train.evaluate_every": 2, "train.log_every": 5})
+    watched = train(regression()._replace(evaluate=evaluate), settings, tmp_path / "watched")
+    without = {n: train(regression(), config(**{"train.steps": n}), tmp_path / str(n)).params["w"] for n in (2, 4, 6)}
+    looks = [record for record in read_records(tmp_path / "watched" / "metrics.jsonl") if "loss" not in record]
+    assert looks == [{"step": steps, "test_distance": distance(without[steps])} for steps in (2, 4)]
+    np.testing.assert_array_equal(watched.params["w"], without[6])
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])

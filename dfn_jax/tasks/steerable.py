@@ -118,7 +118,8 @@ def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Eval
         ],
         caption=f"Errors are norms of differences over norms of the truth. Images: {data}.",
     )
-    return Evaluation(data, headline, results, [_ring(params, network), _examples(pixels, output, targets), table])
+    sections = [_ring(params, network), _examples(pixels, output, targets), table]
+    return Evaluation(data, headline, results, sections, measure="filter_relative_error")
 
 
 def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:

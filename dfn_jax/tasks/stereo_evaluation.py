@@ -76,7 +76,14 @@ def evaluate_stereo(
         f"Pixels are those of images of {left.shape[1]}x{left.shape[2]}, whatever their size was before.",
     )
     pictures = [_picture(examples, prediction, estimate, known, largest_shift)]
-    return Evaluation(data, _headline(results, data), results, [*pictures, table], examples=own if independent else {})
+    return Evaluation(
+        data,
+        _headline(results, data),
+        results,
+        [*pictures, table],
+        measure="mse_per_image",
+        examples=own if independent else {},
+    )
 
 
 def in_batches(function: Callable, *arrays: np.ndarray):

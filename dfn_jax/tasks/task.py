@@ -47,6 +47,7 @@ class Evaluation(NamedTuple):
         headline: one or two sentences with the figures that matter most.
         metrics: numbers, and several for a name (curves by frame), by the names that results.json uses.
         sections: pictures and tables for the report, in the order of reading.
+        measure: the name of the metric that counts most, the lower the better.
         examples: values [N] of the network's own metrics, for each example by itself; empty where the examples are not
             independent of each other, such as pieces of one recording.
     """
@@ -55,6 +56,7 @@ class Evaluation(NamedTuple):
     headline: str
     metrics: dict[str, float | Sequence[float]]
     sections: list[Picture | Table]
+    measure: str
     examples: Mapping[str, np.ndarray] = MappingProxyType({})
 
 

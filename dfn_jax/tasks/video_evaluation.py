@@ -1,7 +1,7 @@
 """What a video network reached: its metrics, frame by frame, beside trivial predictors, and pictures that move."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
 import jax
@@ -104,7 +104,8 @@ def evaluate_video(
         data,
         _headline(results, data),
         results | curves,
-        [*_pictures(*examples, known), _curve(per_frame, probabilities), *_tables(results, data)],
+        [*_pictures(*examples, known), _curve(per_frame), *_tables(results, data)],
+        measure=_measure_that_counts(results),
         examples={name: values[name].mean(axis=1) for name in MEASURES if name in values} if independent else {},
     )
 
@@ -224,10 +225,13 @@ def _best_blur(measured: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], 
     return best, widths
 
 
+def _measure_that_counts(measured: Container[str]) -> str:
+    return "bce_nats_per_frame" if "bce_nats_per_frame" in measured else "mse_per_frame"
+
+
 def _headline(results: dict[str, float], data: str) -> str:
-    name, unit = (
-        ("bce_nats_per_frame", "nats") if "bce_nats_per_frame" in results else ("mse_per_frame", "squared error")
-    )
+    name = _measure_that_counts(results)
+    unit = "nats" if name == "bce_nats_per_frame" else "squared error"
     rival = min(RIVALS, key=lambda title: results[RIVALS[title] + name])  # both measures: the lower the better
     text = f"{results[name]:.2f} {unit} a frame, where the {rival} has {results[RIVALS[rival] + name]:.2f}"
     if "target_entropy_nats" in results:
@@ -271,7 +275,7 @@ def _regions_table(results: dict[str, float]) -> Table:
 
 
 def _events_table(results: dict[str, float]) -> Table:
-    name = "bce_nats_per_frame" if "bce_nats_per_frame" in results else "mse_per_frame"
+    name = _measure_that_counts(results)
     places = {event: words for event, words in EVENTS.items() if f"{name}_at_{event}" in results}
     rows = [Row(words, [results[f"{name}_at_{event}"]]) for event, words in places.items()]
     rows += [Row("in all other frames", [results[f"{name}_at_neither"]])] if f"{name}_at_neither" in results else []
@@ -280,11 +284,11 @@ def _events_table(results: dict[str, float]) -> Table:
     )
 
 
-def _curve(per_frame: dict[str, np.ndarray], probabilities: bool) -> Picture:
-    name = "bce_nats_per_frame" if probabilities else "mse_per_frame"
+def _curve(per_frame: dict[str, np.ndarray]) -> Picture:
+    name = _measure_that_counts(per_frame)
     rivals = {title: per_frame[prefix + name] for title, prefix in RIVALS.items()}
     lines = {"this network": per_frame[name], **rivals}
-    if probabilities:
+    if "target_entropy_nats" in per_frame:
         lines["entropy of the targets"] = per_frame["target_entropy_nats"]
     records = [
         {"step": index + 1, **{title: values[index] for title, values in lines.items()}}
