@@ -1,5 +1,6 @@
 """Steerable filters (Section 4.1): from pairs of images, the oriented filter of every angle."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,13 +57,15 @@ def make_task(config: ConfigDict) -> Task:
         output = network.apply(params, batch["images"], batch["angles"])
         return losses.mean_squared_error(output.prediction, batch["targets"])
 
+    # Training may evaluate many times: all is compiled once.
+    test_images, apply = functools.cache(lambda: _test_images(config)), jax.jit(network.apply)
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, *config.data.image_size, 1)), jnp.zeros(1)),
         loss=loss,
         train_batch=of_texture if config.data.name == "texture" else of_files,
-        evaluate=lambda params: _evaluate(config, network, params),
+        evaluate=lambda params: _evaluate(config, *test_images(), apply, params),
         loss_name="squared error, mean over pixels",
-        check_test=lambda: _test_images(config),
+        check_test=test_images,
         fingerprint=lambda: (
             "" if config.data.name == "texture" else images.fingerprint(configs.data_folder(config.data.dir, "images"))
         ),
@@ -87,13 +90,14 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
     return lambda step, rows=None: epochs.batch(crops, step, batch_size=batch_size, rows=rows)["image"]
 
 
-def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Evaluation:
+def _evaluate(
+    config: ConfigDict, data: str, draw: Callable[[int], jax.Array], apply: Callable[..., Steered], params: Params
+) -> Evaluation:
     """Compares the learned filters with the true ones, and what both make of test images."""
     count = config.eval.examples
     angles = (jnp.arange(count) + 0.5) * (2 * jnp.pi / count)
-    data, draw = _test_images(config)
     pixels = jax.jit(steerable.centred)(draw(0))
-    output = jax.jit(network.apply)(params, pixels, angles)
+    output = apply(params, pixels, angles)
     targets, truth = jax.jit(steerable.steer)(pixels, angles), jax.jit(steerable.oriented_filters)(angles)
     results = {
         "filter_relative_error": float(_relative_error(output.filters, truth).mean()),
@@ -118,7 +122,7 @@ def _evaluate(config: ConfigDict, network: SteerableDFN, params: Params) -> Eval
         ],
         caption=f"Errors are norms of differences over norms of the truth. Images: {data}.",
     )
-    sections = [_ring(params, network), _examples(pixels, output, targets), table]
+    sections = [_ring(params, apply), _examples(pixels, output, targets), table]
     return Evaluation(data, headline, results, sections, measure="filter_relative_error")
 
 
@@ -140,10 +144,10 @@ def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:
     return jnp.linalg.norm(found - truth, axis=1) / jnp.linalg.norm(truth, axis=1)
 
 
-def _ring(params: Params, network: SteerableDFN) -> Picture:
+def _ring(params: Params, apply: Callable[..., Steered]) -> Picture:
     """Learned and true filters at angles all around."""
     angles = jnp.arange(RING) * (2 * jnp.pi / RING)
-    learned = jax.jit(network.apply)(params, jnp.zeros((RING, 1, 1, 1)), angles).filters
+    learned = apply(params, jnp.zeros((RING, 1, 1, 1)), angles).filters
     truth = jax.jit(steerable.oriented_filters)(angles)
     size, scale = (KERNEL_SIZE, KERNEL_SIZE), float(jnp.abs(truth).max())
     rows = [list(visualize.filters_to_rgb(np.asarray(taps), size, maximum=scale)) for taps in (learned, truth)]
