@@ -39,6 +39,20 @@ def test_recipes_have_the_published_parameters(experiment, preset, published, mo
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_second_evaluation_compiles_nothing(experiment, monkeypatch, caplog):
+    """Training may look at the test set often."""
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    task = make_task(get_config(experiment, "smoke"))
+    params = jax.jit(task.init)(jax.random.key(0))
+    task.evaluate(params)
+    with jax.log_compiles():
+        task.evaluate(params)
+        assert not [message for message in caplog.messages if message.startswith("Compiling")]
+        jax.jit(lambda: 2016)()
+    assert [message for message in caplog.messages if message.startswith("Compiling")]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_presets(experiment, monkeypatch):
     """Each is whole, and its network fits the data."""
     monkeypatch.delenv("DFN_DATA", raising=False)
