@@ -131,6 +131,8 @@ def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int 
     for name, minimum in least.items():
         entry: Any = config
         for part in name.split("."):
+            if part not in entry:
+                raise InputError(f"the config has no {name}; add it to the recipe, as the other experiments have it")
             entry = entry[part]
         for value in entry if isinstance(entry, tuple | list) else (entry,):
             if not isinstance(value, int) or not minimum <= value < 2**bits:

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import read_metrics, read_records
-from dfn_jax.tasks.task import Evaluation, Task
+from dfn_jax.tasks.task import TEST_PREFIX, Evaluation, Task
 from dfn_jax.train import TrainState
 
 FEWEST_EXAMPLES = 20  # fewer have no interval of confidence
@@ -80,7 +80,7 @@ def evaluate(
         caption = f"{task.loss_name}, by training step"
         sections.append(report.Picture("curve", "How it learned", curve, caption, wide=True))
     if folder == workdir:
-        sections += _test_curve(records, int(state.step), evaluation)
+        sections += _test_curve(records, starts, config, int(state.step), evaluation)
     report.write_report(
         folder / "report",
         title=f"{config.experiment}, preset {config.preset}, {results['steps']:,} steps",
@@ -99,17 +99,27 @@ def evaluate(
     return folder, evaluation
 
 
-def _test_curve(records: list[dict[str, float]], step: int, evaluation: Evaluation) -> list[report.Picture]:
-    """A picture of the measure that counts most over the steps at which it was taken, if training took it."""
-    name = f"test_{evaluation.measure}"
-    points = [record for record in records if name in record and record["step"] != step]
+def _test_curve(
+    records: list[dict], starts: list[dict], config: ConfigDict, step: int, evaluation: Evaluation
+) -> list[report.Picture]:
+    """A picture of the measure that counts most, of the steps at which training took it on the same test set."""
+
+    def terms(evaluated: Mapping, precision: str | None) -> tuple:
+        return {**evaluated, "best": None}, precision
+
+    def alike(record: dict) -> bool:
+        taken_by = next((start for start in reversed(starts) if start["step"] <= record["step"]), {})
+        return terms(taken_by.get("eval", {}), taken_by.get("precision")) == terms(config.eval, config.precision)
+
+    name = TEST_PREFIX + evaluation.measure
+    points = [record for record in records if name in record and record["step"] != step and alike(record)]
     if not points:
         return []
     here = {"step": step, name: evaluation.metrics[evaluation.measure]}
     points = sorted([*points, here], key=lambda point: point["step"])  # The best checkpoint is not always the last.
     caption = (
-        f"{evaluation.measure} on {evaluation.data}, by training step. Where it no longer falls with the loss, the "
-        "network learns its training data by heart."
+        f"{evaluation.measure} on {evaluation.data}, by training step. Where training data are few and it no longer "
+        "falls with the loss, the network learns them by heart."
     )
     curve = visualize.curve_png(points, [name], label=evaluation.measure)
     return [report.Picture("test_curve", "How good it was on the way", curve, caption, wide=True)]

@@ -157,5 +157,5 @@ def _evaluated_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> 
     with config.unlocked():
         for entry in ("preset", "seed", "train", "optim"):
             config[entry] = trained_with[entry]
-        config.train.evaluate_every = 0  # Networks from before this entry have none.
+        config.train.evaluate_every = config.train.get("evaluate_every", 0)  # Networks from before it have none.
     return config

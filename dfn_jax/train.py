@@ -28,7 +28,7 @@ from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
 from dfn_jax.records import Records, read_metrics, read_records
-from dfn_jax.tasks.task import Batch, DrawnBatch, Params, Task
+from dfn_jax.tasks.task import NOT_THE_NETWORKS, TEST_PREFIX, Batch, DrawnBatch, Params, Task
 
 
 class TrainState(NamedTuple):
@@ -154,7 +154,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         start = int(state.step)
         if first and start < steps:
             origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
-            records.begin(start, origin | {"data": task.fingerprint()})
+            records.begin(start, origin | {"data": task.fingerprint(), "eval": config.eval.to_dict()})
         placement = jax.tree.map(lambda leaf: leaf.sharding, state)
         step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
         batch = make_batches(task, mesh, config.train.batch_size)
@@ -163,11 +163,18 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         # The first process may not have dropped yet what was recorded after the start.
         window = range(start - checkpoint_every + 1, start + 1)
         recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] in window]
+        tested = [one["step"] for one in recent if any(name.startswith(TEST_PREFIX) for name in one)]
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
         bar.set_description("compiling")
         for step in bar:
+            if evaluate_every and step and step % evaluate_every == 0:
+                params = parallel.to_host(state.params)
+                with processes.together():
+                    if first and step not in tested:
+                        records.write(step, _test_metrics(task, params))
+                began = time.monotonic()
             watchdog.begin(step + 1)
             state, values = step_function(state, batch(step))
             pending.append(values)
@@ -177,9 +184,10 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             if done == start + 1:
                 bar.set_description("training")
             ending = asked_to_end(done)
-            saving = done % checkpoint_every == 0 or done == steps or ending
-            testing = evaluate_every and done % evaluate_every == 0 and done < steps and not ending
-            if not (saving or testing or done % log_every == 0):
+            # Nothing is to be lost where an evaluation, which may take long, is cut short.
+            testing = evaluate_every and done % evaluate_every == 0
+            saving = done % checkpoint_every == 0 or done == steps or ending or testing
+            if not (saving or done % log_every == 0):
                 continue
             record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
             now = time.monotonic()
@@ -192,16 +200,10 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 check_norm(done, float(_norm(state.params)))
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]
                 regular = done % checkpoint_every == 0 or done == steps
-                # An interruption is not to change which checkpoint is the best.
+                # Neither an interruption nor an evaluation is to change which checkpoint is the best.
                 checkpoints.save(done, state, _mean_loss(done - checkpoint_every, recent) if regular else None)
             if ending:
                 break
-            if testing:
-                params = parallel.to_host(state.params)
-                with processes.together():
-                    if first:
-                        records.write(done, _test(task, params))
-                began = time.monotonic()
     # Only now the last checkpoint is whole.
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
@@ -216,11 +218,11 @@ def make_batches(task: Task, mesh: Mesh, batch_size: int) -> Callable[[int], Bat
     return lambda step: parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
 
 
-def _test(task: Task, params: Params) -> dict[str, float]:
-    """The network's own metrics on the test set, `test_` before their names, without curves and trivial predictors."""
+def _test_metrics(task: Task, params: Params) -> dict[str, float]:
+    """The network's own metrics on the test set, as a record has them; without curves by frame."""
     found = task.evaluate(parallel.on_all_local_devices(params)).metrics
-    own = {name: value for name, value in found.items() if not name.startswith(("baseline_", "target_"))}
-    return {f"test_{name}": value for name, value in own.items() if isinstance(value, float) and math.isfinite(value)}
+    own = {name: value for name, value in found.items() if not name.startswith(NOT_THE_NETWORKS)}
+    return {TEST_PREFIX + name: one for name, one in own.items() if isinstance(one, float) and math.isfinite(one)}
 
 
 def _mean_loss(begun: int, records: list[dict]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax import experiment
+from dfn_jax import experiment, visualize
 from dfn_jax.errors import InputError
 from dfn_jax.records import read_records
 from dfn_jax.tasks import make_task
@@ -59,7 +59,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folder
     assert json.loads((run / "results.json").read_text())["steps"] == 4
 
 
-def test_a_report_shows_how_good_the_network_was_on_the_way(folders):
+def test_a_report_shows_how_good_the_network_was_on_the_way(folders, monkeypatch):
     experiment.run(config(folders / "one", 2), folders / "short")
     run, watched = folders / "run", config(folders / "one", 3, **{"train.evaluate_every": 1})
     experiment.run(watched, run)
@@ -72,6 +72,16 @@ def test_a_report_shows_how_good_the_network_was_on_the_way(folders):
     watched.eval.examples = 3  # Another test set, of which training took nothing.
     other, _ = experiment.run(watched, run, training=False)
     assert not (other / "report" / "test_curve.png").exists()
+    drawn, draw = {}, visualize.curve_png
+
+    def curve_png(points, names, **words):
+        drawn[names[0]] = [point["step"] for point in points]
+        return draw(points, names, **words)
+
+    monkeypatch.setattr(visualize, "curve_png", curve_png)
+    watched.train.steps = 5
+    experiment.run(watched, run)
+    assert drawn["test_filter_relative_error"] == [3, 4, 5]
 
 
 def test_a_folder_that_has_grown_is_other_data(folders):

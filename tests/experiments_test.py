@@ -38,6 +38,14 @@ def test_recipes_have_the_published_parameters(experiment, preset, published, mo
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == published
 
 
+def test_a_recipe_that_lacks_an_entry_is_told_which():
+    config = get_config("stereo")
+    with config.unlocked():
+        del config.train.evaluate_every
+    with pytest.raises(InputError, match=r"train\.evaluate_every; add it to the recipe"):
+        check(config)
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_second_evaluation_compiles_nothing(experiment, monkeypatch, caplog):
     """Training may look at the test set often."""

@@ -91,13 +91,18 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
         return float(np.linalg.norm(np.asarray(w, np.float64) - [1, 2, 3]))
 
     def evaluate(params):
+        time.sleep(1)
         found = {"distance": distance(params["w"]), "distance_curve": [1.0], "baseline_distance": 1.0, "none": math.nan}
         return Evaluation("", "", found, [], "distance")
 
-    settings = config(**{"train.steps": 6, "train.evaluate_every": 2, "train.log_every": 5})
-    watched = train(regression()._replace(evaluate=evaluate), settings, tmp_path / "watched")
+    settings = config(**{"train.evaluate_every": 2, "train.log_every": 5, "train.checkpoint_every": 6})
+    for settings.train.steps in (4, 6):  # The second goes on, and begins with what the first had no more reason to do.
+        watched = train(regression()._replace(evaluate=evaluate), settings, tmp_path / "watched")
+        assert (tmp_path / "watched" / "checkpoints" / "2").exists()  # of before the look
     without = {n: train(regression(), config(**{"train.steps": n}), tmp_path / str(n)).params["w"] for n in (2, 4, 6)}
-    looks = [record for record in read_records(tmp_path / "watched" / "metrics.jsonl") if "loss" not in record]
+    records = read_records(tmp_path / "watched" / "metrics.jsonl")
+    assert records[-1]["steps_per_second"] > 2  # The second of a look is not counted.
+    looks = [record for record in records if "loss" not in record]
     assert looks == [{"step": steps, "test_distance": distance(without[steps])} for steps in (2, 4)]
     np.testing.assert_array_equal(watched.params["w"], without[6])
 

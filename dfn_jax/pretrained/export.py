@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from dfn_jax import pretrained
 from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.tasks import make_task
+from dfn_jax.tasks.task import NOT_THE_NETWORKS
 from dfn_jax.train import restore
 
 EXAMPLES = 8  # for the check
@@ -85,7 +86,7 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
     config.data.dir = config.eval.name = config.eval.dir = ""  # Folders are of one machine.
     if "digits" in config.data:
         config.data.digits = ""
-    own = tuple(key for key in figures if not key.startswith(("baseline_", "target_")))
+    own = tuple(key for key in figures if not key.startswith(NOT_THE_NETWORKS))
     card = {
         "name": name,
         **{key: results.get(key) for key in KEPT},

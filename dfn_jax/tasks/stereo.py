@@ -57,18 +57,22 @@ def make_task(config: ConfigDict) -> Task:
         output = network.apply(params, left)
         return _prediction(output), _disparity(output)
 
+    @functools.cache
+    def test_examples() -> tuple[str, Batch]:
+        return _test_examples(config)
+
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
         loss=loss,
         train_batch=_train_batch(config),
         evaluate=lambda params: evaluate_stereo(
-            *_test_examples(config),
+            *test_examples(),
             lambda left: predict(params, left),
             largest_shift=max(1, config.model.taps // 2),
             independent=_test_name(config) == "highway",
         ),
         loss_name="squared error, mean over pixels",
-        check_test=lambda: None if _test_name(config) == "highway" else _test_pairs(config),
+        check_test=lambda: None if _test_name(config) == "highway" else test_examples(),
         fingerprint=lambda: _fingerprint(config),
     )
 

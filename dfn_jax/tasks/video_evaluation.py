@@ -386,4 +386,4 @@ def _full_colour(*flows: np.ndarray | None) -> float:
     """Pixels that are drawn in full colour: a length that most flows stay below, rounded to one digit."""
     lengths = [np.linalg.norm(flow, axis=-1).ravel() for flow in flows if flow is not None]
     longest = float(np.percentile(np.concatenate(lengths), FULL_COLOUR_PERCENTILE))
-    return float(f"{max(longest, 0.1):.0e}")
+    return float(f"{max(0.1, longest):.0e}")  # in this order, 0.1 where a network's flow is not a number
