@@ -96,9 +96,14 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
         return Evaluation("", "", found, [], "distance")
 
     settings = config(**{"train.evaluate_every": 2, "train.log_every": 5, "train.checkpoint_every": 6})
-    for settings.train.steps in (4, 6):  # The second goes on, and begins with what the first had no more reason to do.
-        watched = train(regression()._replace(evaluate=evaluate), settings, tmp_path / "watched")
-        assert (tmp_path / "watched" / "checkpoints" / "2").exists()  # of before the look
+    task, spoilt = (regression(spoil_at=step)._replace(evaluate=evaluate) for step in (None, 4))
+    settings.train.steps = 4
+    train(task, settings, tmp_path / "watched")
+    assert (tmp_path / "watched" / "checkpoints" / "2").exists()  # of before the look
+    settings.train.steps = 6
+    with pytest.raises(DivergedError):  # It goes on with a look that the first run had no reason to take,
+        train(spoilt, settings, tmp_path / "watched")
+    watched = train(task, settings, tmp_path / "watched")  # which is not taken twice.
     without = {n: train(regression(), config(**{"train.steps": n}), tmp_path / str(n)).params["w"] for n in (2, 4, 6)}
     records = read_records(tmp_path / "watched" / "metrics.jsonl")
     assert records[-1]["steps_per_second"] > 2  # The second of a look is not counted.
