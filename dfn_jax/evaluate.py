@@ -15,8 +15,8 @@ from dfn_jax.config import EXAMPLES_FILE, results_folder
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
-from dfn_jax.records import read_metrics, read_records
-from dfn_jax.tasks.task import TEST_PREFIX, Evaluation, Task
+from dfn_jax.records import TEST_PREFIX, read_metrics, read_records
+from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 
 FEWEST_EXAMPLES = 20  # fewer have no interval of confidence

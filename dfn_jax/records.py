@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from dfn_jax.files import write_whole
 
+TEST_PREFIX = "test_"  # of metrics on the test set
+
 
 class Records:
     """The records of one workdir; a context, on whose end all are on disk.
@@ -35,10 +37,17 @@ class Records:
             self._tensorboard.close()
 
     def drop_after(self, step: int) -> None:
-        """Forgets the records after a step, which a run that goes on from there will write again."""
+        """Forgets the records after a step, which a run that goes on from there will write again.
+
+        Those of the test set at the very step, with which it begins, are among these.
+        """
         # A start at this very step has left nothing that counts.
         for path, end in ((self._path, step), (self._events, step), (self._starts, step - 1)) if self._writing else ():
-            kept = [record for record in read_records(path) if record["step"] <= end]
+            kept = [
+                record
+                for record in read_records(path)
+                if record["step"] + any(name.startswith(TEST_PREFIX) for name in record) <= end
+            ]
             if path.exists():
                 write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 

@@ -27,8 +27,8 @@ from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
-from dfn_jax.records import Records, read_metrics, read_records
-from dfn_jax.tasks.task import NOT_THE_NETWORKS, TEST_PREFIX, Batch, DrawnBatch, Params, Task
+from dfn_jax.records import TEST_PREFIX, Records, read_metrics, read_records
+from dfn_jax.tasks.task import NOT_THE_NETWORKS, Batch, DrawnBatch, Params, Task
 
 
 class TrainState(NamedTuple):
@@ -163,7 +163,6 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         # The first process may not have dropped yet what was recorded after the start.
         window = range(start - checkpoint_every + 1, start + 1)
         recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] in window]
-        tested = [one["step"] for one in recent if any(name.startswith(TEST_PREFIX) for name in one)]
         began, ending = time.monotonic(), False
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
@@ -172,7 +171,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             if evaluate_every and step and step % evaluate_every == 0:
                 params = parallel.to_host(state.params)
                 with processes.together():
-                    if first and step not in tested:
+                    if first:
                         records.write(step, _test_metrics(task, params))
                 began = time.monotonic()
             watchdog.begin(step + 1)

@@ -36,7 +36,7 @@ COMPARED = ("paper", "twin")  # rows of a table whose errors are told beside eac
 FLAGS = {
     "full": "the published recipes; from a minute (steerable) on two CPU cores to hours and days, which want a GPU",
     "medium": "the published networks and images, fewer and smaller steps; from 20 minutes (stereo) to 7 hours a row",
-    "short": "smaller images or fewer steps; from 5 minutes (highway) to two hours (moving_mnist) in all",
+    "short": "smaller images or fewer steps; from seconds (steerable) to two hours (moving_mnist) in all",
 }
 # What further arguments may change: where data are and how they are computed, not what.
 ALLOWED = ("--config.data.dir=", "--config.data.digits=", "--config.mesh.", "--config.train.checkpoint_every=")

@@ -90,6 +90,9 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
     def distance(w):
         return float(np.linalg.norm(np.asarray(w, np.float64) - [1, 2, 3]))
 
+    def cut_short(params):
+        raise OSError("no test set")
+
     def evaluate(params):
         time.sleep(1)
         found = {"distance": distance(params["w"]), "distance_curve": [1.0], "baseline_distance": 1.0, "none": math.nan}
@@ -98,15 +101,18 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
     settings = config(**{"train.evaluate_every": 2, "train.log_every": 5, "train.checkpoint_every": 6})
     task, spoilt = (regression(spoil_at=step)._replace(evaluate=evaluate) for step in (None, 4))
     settings.train.steps = 4
+    with pytest.raises(OSError, match="no test set"):
+        train(task._replace(evaluate=cut_short), settings, tmp_path / "watched")
+    assert (tmp_path / "watched" / "checkpoints" / "2").exists()
     train(task, settings, tmp_path / "watched")
-    assert (tmp_path / "watched" / "checkpoints" / "2").exists()  # of before the look
     settings.train.steps = 6
-    with pytest.raises(DivergedError):  # It goes on with a look that the first run had no reason to take,
+    with pytest.raises(DivergedError):  # just after a look that the run of four steps had no reason to take
         train(spoilt, settings, tmp_path / "watched")
-    watched = train(task, settings, tmp_path / "watched")  # which is not taken twice.
+    watched = train(task, settings, tmp_path / "watched")  # It goes on from before that look.
     without = {n: train(regression(), config(**{"train.steps": n}), tmp_path / str(n)).params["w"] for n in (2, 4, 6)}
     records = read_records(tmp_path / "watched" / "metrics.jsonl")
-    assert records[-1]["steps_per_second"] > 2  # The second of a look is not counted.
+    (rate,) = (record["steps_per_second"] for record in records if record["step"] == 4 and "loss" in record)
+    assert rate > 2  # The second that the look at step 2 took is not counted.
     looks = [record for record in records if "loss" not in record]
     assert looks == [{"step": steps, "test_distance": distance(without[steps])} for steps in (2, 4)]
     np.testing.assert_array_equal(watched.params["w"], without[6])

@@ -14,7 +14,6 @@ Batch = Mapping[str, Any]  # arrays whose first axis is the example
 
 TEST_BATCH = 16  # examples that are measured at a time
 TEST_SEED = 2016  # of the examples that every run is tested on, whatever its own seed
-TEST_PREFIX = "test_"  # of metrics that are taken while training
 NOT_THE_NETWORKS = ("baseline_", "target_", "share_")  # prefixes of metrics of trivial predictors and of the data
 
 
