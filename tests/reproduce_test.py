@@ -118,6 +118,8 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         assert figure == f"{record['bce_nats_per_frame']:.0f}"
         assert f" 1/{examples_seen('moving_mnist') / 4 / record['steps']:.0f}" in said
         assert f", {record['training_time_s'] / 3600:.1f} hours" in said
+    again = ": {:.0f} and, without the filter, {:.0f}.".format(*(one["bce_nats_per_frame"] for one in unfinished))
+    assert again in README.read_text()
     assert cells("Moving MNIST made small")[1] == saved("moving_mnist", "short")
     dfn = mean("moving_mnist", "paper", "short")
     others = [f"{said} {mean('moving_mnist', row, 'short'):.1f}" for row, said in RIVALS.items()]
@@ -127,13 +129,15 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
 
 
 def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
-    """By seed, by predicted frame, at bounces, and the structural similarity."""
+    """Mean and spread, by seed, by predicted frame, at bounces, and the structural similarity."""
     _, section = (ROOT / "docs" / "results.md").read_text().split("## Moving MNIST made small")
     for row, name in {"paper": "DFN", **RIVALS}.items():
         line = next(line for line in section.splitlines() if line.startswith(f"| {name}"))
-        by_seed, *figures = line.replace("*", "").strip("| ").split(" | ")[3:]
+        told, by_seed, *figures = line.replace("*", "").strip("| ").split(" | ")[2:]
         runs = [r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == (row, "short")]
-        assert by_seed == ", ".join(f"{run['bce_nats_per_frame']:.1f}" for run in runs)
+        nats_of_seeds = [run["bce_nats_per_frame"] for run in runs]
+        assert told == f"{np.mean(nats_of_seeds):.1f} ± {np.std(nats_of_seeds, ddof=1):.1f}"
+        assert by_seed == ", ".join(f"{nats:.1f}" for nats in nats_of_seeds)
         measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
         *nats, ssim = np.mean(measures, axis=0)
         assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]

@@ -57,6 +57,18 @@ def test_errors_are_told_for_what_happens_in_the_frames(batches):
     np.testing.assert_allclose(evaluation.examples["mse_per_frame"], errors.mean(1), rtol=1e-5)
 
 
+def test_a_network_that_gives_no_numbers_is_evaluated_all_the_same(batches):
+    """Training may look at one before the loss of its next step tells."""
+
+    def none(frames):
+        return Guess(*(np.full_like(found, np.nan) for found in halfway(frames)))
+
+    evaluation = evaluate_video("noise", batches, none, known=KNOWN, reach=4, probabilities=False, independent=True)
+    assert np.isnan([evaluation.metrics["mse_per_frame"], evaluation.metrics["flow_epe"]]).all()
+    assert evaluation.metrics["baseline_last_frame_mse_per_frame"] > 0
+    assert {section.title for section in evaluation.sections} >= {"It moves", "What the filters do", "Motion"}
+
+
 def test_metrics(batches):
     frames, flow, visible = (np.concatenate([batch[name] for batch in batches]) for name in batches[0])
     found = evaluate_video(

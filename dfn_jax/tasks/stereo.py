@@ -57,10 +57,7 @@ def make_task(config: ConfigDict) -> Task:
         output = network.apply(params, left)
         return _prediction(output), _disparity(output)
 
-    @functools.cache
-    def test_examples() -> tuple[str, Batch]:
-        return _test_examples(config)
-
+    test_examples = functools.cache(lambda: _test_examples(config))  # Training may evaluate many times.
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
         loss=loss,
