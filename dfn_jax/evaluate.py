@@ -118,10 +118,10 @@ def _test_curve(
     here = {"step": step, name: evaluation.metrics[evaluation.measure]}
     points = sorted([*points, here], key=lambda point: point["step"])  # The best checkpoint is not always the last.
     caption = (
-        f"{evaluation.measure} on {evaluation.data}, by training step. Where training data are few and it no longer "
-        "falls with the loss, the network learns them by heart."
+        f"{evaluation.measure_in_words} on {evaluation.data}, by training step. Where training data are "
+        "few and it no longer falls with the loss, the network learns them by heart."
     )
-    curve = visualize.curve_png(points, [name], label=evaluation.measure)
+    curve = visualize.curve_png(points, [name], label=evaluation.measure_in_words)
     return [report.Picture("test_curve", "How good it was on the way", curve, caption, wide=True)]
 
 

@@ -68,7 +68,7 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
 @pytest.mark.parametrize("count", [0, 19, 20])
 def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
     values = np.linspace(1, 2, count)
-    found = Evaluation("noise", "It is.", {"psnr": 1.5}, [], "psnr", {"psnr": values} if count else {})
+    found = Evaluation("noise", "It is.", {"psnr": 1.5}, [], "psnr", "PSNR, dB", {"psnr": values} if count else {})
     task = Task(init=None, loss=None, train_batch=None, evaluate=lambda params: found, loss_name="")
     state, config = TrainState(jnp.int32(0), {"kernel": jnp.ones(3)}, ()), stereo.get_config()
     with claim_workdir(tmp_path, config):

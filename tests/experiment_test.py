@@ -82,6 +82,9 @@ def test_a_report_shows_how_good_the_network_was_on_the_way(folders, monkeypatch
     watched.train.steps = 5
     experiment.run(watched, run)
     assert drawn["test_filter_relative_error"] == [3, 4, 5]
+    watched.train.steps, watched.precision = 7, "bfloat16"
+    experiment.run(watched, run)
+    assert drawn["test_filter_relative_error"] == [5, 6, 7]
 
 
 def test_a_folder_that_has_grown_is_other_data(folders):

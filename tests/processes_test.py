@@ -41,7 +41,7 @@ def batch(step, rows):
     return task.train_batch(step, rows)
 def evaluate(params):
     assert jax.process_index() == 0  # The others wait.
-    return Evaluation("", "", {"first_weight": float(params["w"][0])}, [], "first_weight")
+    return Evaluation("", "", {"first_weight": float(params["w"][0])}, [], "first_weight", "first weight")
 settings = config(**{"train.steps": steps, "train.log_every": 1, "train.evaluate_every": 10})
 mesh = parallel.make_mesh(settings.mesh, batch_size=8, image_size=(1, 1))
 # Tables that are drawn by each process may differ in the last bits, and end nothing.

@@ -96,7 +96,7 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
     def evaluate(params):
         time.sleep(1)
         found = {"distance": distance(params["w"]), "distance_curve": [1.0], "baseline_distance": 1.0, "none": math.nan}
-        return Evaluation("", "", found, [], "distance")
+        return Evaluation("", "", found, [], "distance", "distance")
 
     settings = config(**{"train.evaluate_every": 2, "train.log_every": 5, "train.checkpoint_every": 6})
     task, spoilt = (regression(spoil_at=step)._replace(evaluate=evaluate) for step in (None, 4))

@@ -111,11 +111,12 @@ def _evaluate(
         f"over {count} angles ({100 * results['filter_relative_error_worst']:.2f} % at worst)."
         f"\n\nThe network saw images and filtered images, never a filter. Tested on {data}."
     )
+    in_words = "filter error, relative, mean over angles"
     table = Table(
         "How good it is",
         ["this network"],
         [
-            Row("filter error, relative, mean over angles", [results["filter_relative_error"]]),
+            Row(in_words, [results["filter_relative_error"]]),
             Row("filter error, relative, worst angle", [results["filter_relative_error_worst"]]),
             Row("output error, relative, mean over images", [results["output_relative_error"]]),
             Row("squared error, summed over the image", [results["mse_per_image"]]),
@@ -123,7 +124,7 @@ def _evaluate(
         caption=f"Errors are norms of differences over norms of the truth. Images: {data}.",
     )
     sections = [_ring(params, apply), _examples(pixels, output, targets), table]
-    return Evaluation(data, headline, results, sections, measure="filter_relative_error")
+    return Evaluation(data, headline, results, sections, "filter_relative_error", in_words)
 
 
 def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:

@@ -82,6 +82,7 @@ def evaluate_stereo(
         results,
         [*pictures, table],
         measure="mse_per_image",
+        measure_in_words=MEASURES["mse_per_image"][0],
         examples=own if independent else {},
     )
 

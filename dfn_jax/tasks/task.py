@@ -49,6 +49,7 @@ class Evaluation(NamedTuple):
         metrics: numbers, and several for a name (curves by frame), by the names that results.json uses.
         sections: pictures and tables for the report, in the order of reading.
         measure: the name of the metric that counts most, the lower the better.
+        measure_in_words: the same for people, with its unit.
         examples: values [N] of the network's own metrics, for each example by itself; empty where the examples are not
             independent of each other, such as pieces of one recording.
     """
@@ -58,6 +59,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float | Sequence[float]]
     sections: list[Picture | Table]
     measure: str
+    measure_in_words: str
     examples: Mapping[str, np.ndarray] = MappingProxyType({})
 
 

@@ -100,12 +100,14 @@ def evaluate_video(
         means = metrics.mean_over_valid(errors)
         results |= {f"{prefix}flow_{name}{suffix}": value for name, value in means.items()}
     examples = [None if part[0] is None else np.concatenate(part)[:MOVIES_SHOWN] for part in zip(*shown, strict=True)]
+    measure = _measure_that_counts(results)
     return Evaluation(
         data,
         _headline(results, data),
         results | curves,
         [*_pictures(*examples, known), _curve(per_frame), *_tables(results, data)],
-        measure=_measure_that_counts(results),
+        measure=measure,
+        measure_in_words=MEASURES[measure][0],
         examples={name: values[name].mean(axis=1) for name in MEASURES if name in values} if independent else {},
     )
 
