@@ -5,13 +5,17 @@ import re
 import jax
 import jax.numpy as jnp
 
+from dfn_jax import experiment
+from dfn_jax.tasks import video_networks
+from experiments import highway
 from tests.architecture_test import ROOT
 
 
-def test_the_code_of_the_readme_runs():
+def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {"left": jnp.full((2, 64, 64, 1), 0.5)}
+    monkeypatch.setattr(video_networks, "NETWORKS", dict(video_networks.NETWORKS))
     exec("\n".join(blocks), names)
     assert names["same"].shape == names["moved"].shape == (16, 64, 64, 3)
     assert float(abs(names["same"] - names["moved"]).max()) < 1e-5
@@ -21,3 +25,8 @@ def test_the_code_of_the_readme_runs():
     assert filtered.shape == (16, 64, 64, 3)
     assert names["right"].shape == (2, 64, 64, 1)
     assert names["disparity"].shape == (2, 64, 64)
+    config = highway.get_config("smoke")
+    config.model = {"name": "one_layer"}
+    _, evaluation = experiment.run(config, tmp_path)
+    assert 0 < evaluation.metrics["mse_per_frame"] < 256
+    assert not any("flow" in name or "reach" in name for name in evaluation.metrics)

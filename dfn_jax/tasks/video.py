@@ -49,8 +49,8 @@ def make_task(config: ConfigDict) -> Task:
         prediction = jnp.clip(predicted.frame, 0, 1)
         if predicted.filters is None:
             return Guess(prediction)
-        entropy = ops.filter_entropy(predicted.filters).mean((2, 3))
-        return Guess(prediction, network.flow(predicted.filters), entropy)
+        flow = network.flow(predicted.filters) if network.flow else None
+        return Guess(prediction, flow, ops.filter_entropy(predicted.filters).mean((2, 3)))
 
     return Task(
         init=network.init,
@@ -60,7 +60,7 @@ def make_task(config: ConfigDict) -> Task:
             *tested.test_set(),
             lambda frames: predict(params, frames),
             known=known,
-            reach=config.model.kernel_size // 2,
+            reach=network.reach,
             probabilities=config.loss == "binary_cross_entropy",
             independent=tested_name != "video",
         ),

@@ -60,7 +60,7 @@ def evaluate_video(
     predict: Predict,
     *,
     known: int,
-    reach: int,
+    reach: int | None,
     probabilities: bool,
     independent: bool,
 ) -> Evaluation:
@@ -74,7 +74,7 @@ def evaluate_video(
         predict: known frames -> Guess.
         known: how many of the frames the predictors may see.
         reach: pixels, each way, that the network's filters can fetch from; with ground truth, the squared error is also
-            summed apart over what was there to be fetched and what was not.
+            summed apart over what was there to be fetched and what was not. None where it fetches nothing.
         probabilities: whether pixels are probabilities, so that their cross-entropy says something.
         independent: whether the sequences are independent of each other, not pieces of one recording.
 
@@ -128,7 +128,7 @@ class Measured(NamedTuple):
     events: dict[str, np.ndarray]
 
 
-def _measure(batch: Batch, guess: Guess, known: int, reach: int, probabilities: bool) -> Measured:
+def _measure(batch: Batch, guess: Guess, known: int, reach: int | None, probabilities: bool) -> Measured:
     inputs, targets = batch["frames"][:, :known], batch["frames"][:, known:]
     still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
     rivals = {
@@ -164,9 +164,9 @@ def _measure(batch: Batch, guess: Guess, known: int, reach: int, probabilities: 
     )
 
 
-def _regions(batch: Batch, reach: int) -> dict[str, np.ndarray]:
-    """Which pixels [N, F, H, W] of the predicted frames lie in each region; none without ground truth."""
-    if "flow" not in batch:
+def _regions(batch: Batch, reach: int | None) -> dict[str, np.ndarray]:
+    """Which pixels [N, F, H, W] of the predicted frames lie in each region; none without ground truth or window."""
+    if "flow" not in batch or reach is None:
         return {}
     seen, near = batch["visible"], (np.abs(batch["flow"]) <= reach).all(-1)
     return dict(zip(REGIONS, (seen & near, seen & ~near, ~seen), strict=True))

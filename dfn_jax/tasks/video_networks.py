@@ -24,12 +24,15 @@ class VideoNetwork(NamedTuple):
     Attributes:
         init: key -> parameters.
         rollout: (parameters, frames [N, T, H, W, C], horizon) -> Predicted, that many frames.
-        flow: filters [..., K] -> [..., 2] in pixels, of the networks that have filters.
+        flow: filters [..., K] -> [..., 2] in pixels; None where no motion can be read off.
+        reach: pixels, each way, that its filters can fetch from, or those of the network that it is a twin of; None
+            where it fetches nothing.
     """
 
     init: Callable[[Array], Params]
     rollout: Callable[[Params, Array, int], Predicted]
     flow: Callable[[Array], Array] | None = None
+    reach: int | None = None
 
 
 def make_network(config: ConfigDict) -> VideoNetwork:
@@ -70,6 +73,7 @@ def _recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **o
             network, params, frames, horizon=horizon, rematerialise=model.rematerialise
         ),
         lambda filters: ops.expected_displacement(filters, model.kernel_size),
+        model.kernel_size // 2,
     )
 
 
