@@ -17,7 +17,7 @@ from absl import app, flags
 from dfn_jax.data.image_files import existing_folder
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
-from experiments.reproduce import README, RESULTS, alone, figure, with_tables
+from experiments.readme import README, RESULTS, alone, figure, with_tables
 from experiments.runs import ROOT, Record, outcome, read
 
 DATA = "FOLDER"  # in a run's arguments: where the real data are

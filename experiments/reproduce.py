@@ -11,13 +11,9 @@ On one CPU core, `--short` takes 5 minutes for highway, 10 for stereo and up to 
 `--medium` takes 20 minutes to an hour for stereo, an hour for highway and three for moving_mnist.
 """
 
-import contextlib
-import fcntl
 import json
 import math
-import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +24,10 @@ from dfn_jax.config import EXAMPLES_FILE
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import read_arrays, write_arrays, write_whole
 from experiments.comparison import Examples, key, saving
+from experiments.readme import README, RESULTS, alone, figure, with_tables
 from experiments.runs import ROOT, Record, outcome, read, recipe
 from experiments.tables import TABLES, Row, Table
 
-RESULTS, README = ROOT / "results", ROOT / "README.md"
 COMPARED = ("paper", "twin")  # rows of a table whose errors are told beside each other, with and without the filter
 FLAGS = {
     "full": "the published recipes; from a minute (steerable) on two CPU cores to hours and days, which want a GPU",
@@ -175,11 +171,6 @@ def _measured(records: list[Record], metric: str) -> str:
     return text
 
 
-def figure(value: float) -> str:
-    """A number as the tables show it."""
-    return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
-
-
 def _on(records: list[Record], names: dict[str, str]) -> str:
     """What runs were measured on, and where; and the notes of records that are not quite what their command says."""
     machines: dict[str, dict[str, None]] = {}
@@ -190,22 +181,6 @@ def _on(records: list[Record], names: dict[str, str]) -> str:
         rows = dict.fromkeys(names[record["row"]] for record in records if record.get("note") == note)
         said.append(f"{', '.join(rows)}: {note}.")
     return " ".join(said)
-
-
-def with_tables(readme: str, tables: dict[str, str]) -> str:
-    """Puts tables between their marks, `<!-- table NAME -->` and `<!-- end NAME -->`.
-
-    Raises:
-        InputError: the text has no marks for one of them.
-    """
-    for name, text in tables.items():
-        begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
-        if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
-            raise InputError(f"the README has not the marks {begin} and {end}, once each, in this order; put them back")
-        before, rest = readme.split(begin)
-        _, after = rest.split(end)
-        readme = f"{before}{begin}\n{text}\n{end}{after}"
-    return readme
 
 
 def records(name: str) -> list[Record]:
@@ -270,17 +245,6 @@ def check_digits(config: ConfigDict) -> None:
             "this table is of MNIST's digits, and there are none; give --option=--config.data.dir=FOLDER with its IDX "
             "files, or set the environment variable DFN_DATA to a folder that holds them in `mnist`"
         )
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Waits until no other command writes records or the README."""
-    folder = os.open(RESULTS, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def main(words: list[str]) -> None:

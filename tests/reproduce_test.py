@@ -19,7 +19,8 @@ from dfn_jax.files import read_arrays
 from dfn_jax.tasks import make_task
 from experiments import quick, reproduce, steerable
 from experiments.comparison import key
-from experiments.reproduce import COMPARED, README, TABLES
+from experiments.readme import README, with_tables
+from experiments.reproduce import COMPARED, TABLES
 from experiments.runs import ROOT, recipe
 from tests.experiments_test import get_config
 
@@ -35,9 +36,14 @@ def test_rows_have_the_parameters_that_the_table_says(name, monkeypatch):
         assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == row.parameters
 
 
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_exceptions_are_of_protocols_that_there_are(table):
+    assert {flag for row in table.rows for flag in row.exceptions} <= table.protocols.keys()
+
+
 def test_the_readme_says_what_the_records_say():
     tables = reproduce.recorded_tables() | {"quick": quick.table()}
-    assert reproduce.with_tables(README.read_text(), tables) == README.read_text()
+    assert with_tables(README.read_text(), tables) == README.read_text()
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -112,7 +118,7 @@ def test_the_readme_says_of_steerable_filters_what_the_records_do():
 
 
 def test_the_readme_says_of_moving_mnist_what_the_records_do():
-    unfinished = reproduce.read(reproduce.RESULTS / "moving_mnist_medium_unfinished.json")
+    unfinished = reproduce.read(reproduce.RESULTS / "moving_mnist_adam_unfinished.json")
     for name, record in zip(("DFN", "without the filter"), unfinished, strict=True):
         figure, said = cells(f"Moving MNIST, {name}")[1:]
         assert figure == f"{record['bce_nats_per_frame']:.0f}"
@@ -324,6 +330,6 @@ def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypat
         with pytest.raises(InputError, match=r"steerable_quick.json is missing or damaged"):
             quick.kept("steerable_quick")
     with pytest.raises(InputError, match="in this order"):
-        reproduce.with_tables("<!-- end stereo --> <!-- table stereo -->", {"stereo": "x"})
+        with_tables("<!-- end stereo --> <!-- table stereo -->", {"stereo": "x"})
     with pytest.raises(InputError, match="the README has not the marks <!-- table stereo -->"):
-        reproduce.with_tables("nothing", {"stereo": "x"})
+        with_tables("nothing", {"stereo": "x"})

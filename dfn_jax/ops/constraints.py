@@ -73,7 +73,8 @@ def smoothness_penalty(filters) -> jax.Array:
     """Measures how much neighbouring filters differ: squared difference, summed over taps, mean over all neighbours.
 
     Args:
-        filters: [N, H, W, ...], floating-point; every axis after the third belongs to the filter.
+        filters: [N, H, W, ...], floating-point; every axis after the third belongs to the filter. Filters with an
+            axis of time, [N, T, H, W, K] as of a rollout, go by `jax.vmap(smoothness_penalty, in_axes=1)`.
 
     Returns:
         Scalar, float32 (float64 if `filters` is): the mean over all horizontal and vertical pairs of neighbours of the

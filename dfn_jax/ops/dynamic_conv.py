@@ -24,7 +24,8 @@ def dynamic_conv(images, filters, *, strides=1, dilation=1, padding="SAME", grou
             C / groups channels, and so on.
         strides: int or (vertical, horizontal), in pixels.
         dilation: int or (vertical, horizontal), distance between neighbouring taps in pixels.
-        padding: 'SAME' (zeros, H' = ceil(H / stride); as in `jax.lax`, the odd pixel goes below and to the right),
+        padding: 'SAME' (zeros, H' = ceil(H / stride); as in `jax.lax`, the odd pixel goes below and to the right, so
+            that with strides or an even number of taps windows lie elsewhere than those of `dynamic_local_filter`),
             'VALID' (none), or ((top, bottom), (left, right)) rows and columns of zeros.
         groups: int, divides C and F.
 

@@ -77,7 +77,7 @@ def dynamic_local_filter(
     if upsampling != (1, 1) and strides != (1, 1):
         raise ValueError(f"strides: got {strides} together with upsampling {upsampling}, wanted one of the two.")
     if padding not in (*_PAD_MODES, "valid"):
-        raise ValueError(f"padding: got {padding!r}, wanted 'zero', 'edge', 'reflect' or 'valid'.")
+        raise ValueError(f"padding: got {padding!r}, wanted 'zero', 'edge' or 'reflect', which pad, or 'valid'.")
     if normalize not in (None, "softmax"):
         raise ValueError(f"normalize: got {normalize!r}, wanted None or 'softmax'.")
     if implementation not in (None, *_IMPLEMENTATIONS):

@@ -10,7 +10,7 @@ from dfn_jax.ops.arguments import accumulation_dtype, floating_array, positive_p
 
 
 def tap_offsets(kernel_size, *, dilation=1) -> np.ndarray:
-    """Lists how far every tap lies from the centre tap (kh // 2, kw // 2).
+    """Lists how far every tap lies from the centre tap (kh // 2, kw // 2), as in `dynamic_local_filter`.
 
     Args:
         kernel_size: int or (kh, kw), in taps.

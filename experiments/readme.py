@@ -1,0 +1,43 @@
+"""Where tables go: `results/`, and between their marks in the README, by one command at a time."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from dfn_jax.errors import InputError
+from experiments.runs import ROOT
+
+RESULTS, README = ROOT / "results", ROOT / "README.md"
+
+
+def figure(value: float) -> str:
+    """A number as the tables show it."""
+    return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def with_tables(readme: str, tables: dict[str, str]) -> str:
+    """Puts tables between their marks, `<!-- table NAME -->` and `<!-- end NAME -->`.
+
+    Raises:
+        InputError: the text has no marks for one of them.
+    """
+    for name, text in tables.items():
+        begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+            raise InputError(f"the README has not the marks {begin} and {end}, once each, in this order; put them back")
+        before, rest = readme.split(begin)
+        _, after = rest.split(end)
+        readme = f"{before}{begin}\n{text}\n{end}{after}"
+    return readme
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Waits until no other command writes records or the README."""
+    folder = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
