@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from dfn_jax import metrics, parallel, report, visualize
@@ -20,6 +21,7 @@ from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 
 FEWEST_EXAMPLES = 20  # fewer have no interval of confidence
+CURVE_PARTS = 20  # of the steps, each with its mean loss
 
 
 def evaluate(
@@ -59,6 +61,7 @@ def evaluate(
         "data": evaluation.data,
         "examples": len(next(iter(evaluation.examples.values()), ())),
         "training_time_s": _training_time(records),
+        "training_loss_curve": _loss_curve(records),
         "wall_time_s": round(time.monotonic() - began, 1),
         "hardware": trained["hardware"],
         "evaluation_hardware": here["hardware"],
@@ -163,6 +166,13 @@ def _training_time(records: list[dict]) -> float | None:
     rates = [record.get("steps_per_second", math.inf) for record in records]
     seconds = sum(n / rate for n, rate in zip(taken, rates, strict=True))
     return round(seconds, 1) if records else None
+
+
+def _loss_curve(records: list[dict]) -> list[float | None]:
+    """Mean training loss over each twentieth of what is recorded; None where one is not a number."""
+    losses = [record["loss"] for record in records if "loss" in record]
+    parts = np.array_split(losses, min(CURVE_PARTS, len(losses))) if losses else []
+    return [_as_json(float(np.mean(part))) for part in parts]
 
 
 def _as_json(value: float | Sequence[float]) -> float | list | None:

@@ -65,15 +65,30 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
         assert provenance.commit.__wrapped__() == commit
 
 
+def results_of(found, workdir):
+    """Of a run whose evaluation finds this."""
+    task = Task(init=None, loss=None, train_batch=None, evaluate=lambda params: found, loss_name="")
+    state, config = TrainState(jnp.int32(0), {"kernel": jnp.ones(3)}, ()), stereo.get_config()
+    with claim_workdir(workdir, config):
+        evaluate.evaluate(task, config, workdir, state, began=time.monotonic())
+    return json.loads((workdir / "results.json").read_text())
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(0, []), (3, [0.0, 1.0, 2.0]), (200, [4.5 + 10 * i for i in range(20)])])
+def test_the_training_loss_is_kept_by_twentieths(count, wanted, tmp_path):
+    records = [{"step": 20 * i + 20, "loss": float(i), "steps_per_second": 2.0} for i in range(count)]
+    looks = [{"step": 20, "test_mse_per_image": 1.0}] if count else []
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*looks, *records]))
+    (tmp_path / "config.json").write_text(stereo.get_config().to_json_best_effort())
+    found = Evaluation("noise", "It is.", {}, [], "psnr", "PSNR, dB")
+    assert results_of(found, tmp_path)["training_loss_curve"] == wanted
+
+
 @pytest.mark.parametrize("count", [0, 19, 20])
 def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
     values = np.linspace(1, 2, count)
     found = Evaluation("noise", "It is.", {"psnr": 1.5}, [], "psnr", "PSNR, dB", {"psnr": values} if count else {})
-    task = Task(init=None, loss=None, train_batch=None, evaluate=lambda params: found, loss_name="")
-    state, config = TrainState(jnp.int32(0), {"kernel": jnp.ones(3)}, ()), stereo.get_config()
-    with claim_workdir(tmp_path, config):
-        evaluate.evaluate(task, config, tmp_path, state, began=time.monotonic())
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = results_of(found, tmp_path)
     assert results["examples"] == count
     assert ("psnr_ci95" in results) == (count == 20)
     if count == 20:
