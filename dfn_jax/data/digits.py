@@ -14,7 +14,6 @@ from dfn_jax.data.image_files import existing_folder
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded
 
-SPLITS = ("train", "test")
 IDX_FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 IDX_MAGIC = 0x00000803  # unsigned bytes in three dimensions
 DRAWN = {"train": (0, 5_000), "test": (1, 1_000)}  # seed and number
