@@ -8,7 +8,7 @@ not run again (remove its folder below `workdirs/tables/` for that). Rows that a
 has of them. results/TABLE_examples.npz has the table's metric for each test example of a run.
 
 On one CPU core, `--short` takes 5 minutes for highway, 10 for stereo and up to two hours for moving_mnist; one row by
-`--medium` takes 20 minutes to an hour for stereo, an hour for highway and three for moving_mnist.
+`--medium` takes 20 minutes to an hour for stereo, an hour for highway and, the DFN, two to six for moving_mnist.
 """
 
 import json
@@ -31,7 +31,7 @@ from experiments.tables import TABLES, Row, Table
 COMPARED = ("paper", "twin")  # rows of a table whose errors are told beside each other, with and without the filter
 FLAGS = {
     "full": "the published recipes; from a minute (steerable) on two CPU cores to hours and days, which want a GPU",
-    "medium": "the published networks and images, fewer and smaller steps; from 20 minutes (stereo) to 3 hours a row",
+    "medium": "the published networks and images, fewer and smaller steps; from 20 minutes (stereo) to hours a row",
     "short": "smaller images or fewer steps; from seconds (steerable) to two hours (moving_mnist) in all",
 }
 # What further arguments may change: where data are and how they are computed, not what.

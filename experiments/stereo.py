@@ -4,7 +4,7 @@
     python launch.py --config=experiments/stereo.py --config.data.name=pairs --config.data.dir=FOLDER
 
 Presets: `paper` (the published recipe: 20,000 steps of 16 pairs, Adam 1e-3 halved every 4,000; two hours on two CPU
-cores: 1.50 summed over the image, where the best shift per row has 7.51; from larger initial weights than now),
+cores at their best: 1.20 summed over the image, where the best shift per row has 7.51),
 `quick` (one to five minutes on two CPU cores: 2.86 summed over the image, where the best shift per row has 7.65),
 `smoke` (four steps, for tests); by the published recipe `twin` (without the filter), and the relatives of Section 3.3,
 `spatial_transformer` and `deep_stereo`.

@@ -73,7 +73,9 @@ def saved(table, protocol):
     return "**{:.0f} %** ({:.0f}, {:.0f} and {:.0f})".format(sum(by_seed) / 3, *by_seed)
 
 
-def interval(table, protocol):
+def saved_by_one_seed(table, protocol):
+    """The same in words, with the interval over the test examples."""
+    worth = 1 - mean(table, "paper", protocol) / mean(table, "twin", protocol)
     examples = read_arrays(reproduce._examples_file(table))
     found = scipy.stats.bootstrap(
         [examples[f"{row}-{protocol}-0"].astype(float) for row in COMPARED],
@@ -82,7 +84,7 @@ def interval(table, protocol):
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return found.confidence_interval
+    return "**{:.0f} %** ({:.0f} to {:.0f})".format(100 * worth, *(100 * bound for bound in found.confidence_interval))
 
 
 def cells(row):
@@ -99,16 +101,14 @@ def examples_seen(table):
 
 
 def test_the_readme_says_what_the_filter_saves_as_the_records_do():
-    assert cells("stereo")[1] == saved("stereo", "medium")
+    assert cells("stereo")[1] == saved_by_one_seed("stereo", "full")
     medium = TABLES["stereo"].protocols["medium"].changes
     share = examples_seen("stereo") / (medium["train.steps"] * medium["train.batch_size"])
-    assert cells("stereo")[2].endswith(f" by 1/{share:.0f} of the paper's training")
-    worth, small = (
-        100 * (1 - mean("highway", "paper", protocol) / mean("highway", "twin", protocol))
-        for protocol in ("medium", "short")
-    )
-    low, high = (100 * bound for bound in interval("highway", "medium"))
-    assert cells("highway")[1] == f"**{worth:.0f} %** ({low:.0f} to {high:.0f})"
+    worth = saved("stereo", "medium").replace("*", "")
+    assert cells("stereo")[2].endswith(f"; by 1/{share:.0f} of its training {worth}")
+    assert cells("highway")[1] == saved_by_one_seed("highway", "medium")
+    small = 100 * (1 - mean("highway", "paper", "short") / mean("highway", "twin", "short"))
+    assert f" by 1/{share:.0f} of the paper's training and one seed" in cells("highway")[2]
     assert cells("highway")[2].endswith(f"on 32x32, after minutes of training, it is {small:.0f} %")
 
 
@@ -147,6 +147,22 @@ def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
         measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
         *nats, ssim = np.mean(measures, axis=0)
         assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
+
+
+def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
+    """Error with its interval, disparity, and the training loss, summed over an image, by twentieths of the steps."""
+    _, section = (ROOT / "docs" / "results.md").read_text().split("## Stereo by the full recipe\n")
+    records = {r["row"]: r for r in reproduce.records("stereo") if (r["protocol"], r["seed"]) == ("full", 0)}
+    for row, name in zip(COMPARED, ("DFN", "without the filter"), strict=True):
+        found, (reached, curve) = records[row], re.findall(rf"^\| {name} \| (.*) \|$", section, re.MULTILINE)[:2]
+        interval = "{:.2f} ({:.2f} to {:.2f})".format(found["mse_per_image"], *found["mse_per_image_ci95"])
+        assert reached.replace("*", "").startswith(interval)
+        by_thousands = [64 * 64 * loss for loss in found["training_loss_curve"]]
+        assert curve == " | ".join(f"{by_thousands[at]:.1f}" for at in (1, 2, 3, 5, 7, 10, 13, 17, 19))
+    dfn = records["paper"]
+    assert f"**{dfn['disparity_epe_noc']:.2f}** | {100 * dfn['disparity_bad1_noc']:.1f} % |" in section
+    share, low, high = re.findall("[0-9]+", saved_by_one_seed("stereo", "full"))
+    assert f"**The filter leaves {share} % less squared error** ({low} to {high} over the same scenes;" in section
 
 
 def test_the_readme_tells_of_real_video_what_the_records_say():
