@@ -44,12 +44,19 @@ def out_of_memory(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def told_in_one_line(program: str) -> Iterator[None]:
-    """What goes wrong outside the code ends the program with one line and exit code 1, or 75 where it was preempted."""
+def told_in_one_line(
+    program: str, *, interrupted: str = "the same command (with the same --workdir) goes on from what is saved"
+) -> Iterator[None]:
+    """What goes wrong outside the code ends the program with one line and exit code 1, or 75 where it was preempted.
+
+    Args:
+        program: its name.
+        interrupted: what holds when it was interrupted by Ctrl-C.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit(f"{program}: interrupted; the same command (with the same --workdir) goes on from what is saved")
+        sys.exit(f"{program}: interrupted; {interrupted}")
     except PreemptedError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(PREEMPTED)

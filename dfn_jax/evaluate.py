@@ -16,7 +16,7 @@ from dfn_jax.config import EXAMPLES_FILE, results_folder
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
-from dfn_jax.records import TEST_PREFIX, read_metrics, read_records
+from dfn_jax.records import TEST_PREFIX, mean_loss, read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 
@@ -169,10 +169,13 @@ def _training_time(records: list[dict]) -> float | None:
 
 
 def _loss_curve(records: list[dict]) -> list[float | None]:
-    """Mean training loss over each twentieth of what is recorded; None where one is not a number."""
-    losses = [record["loss"] for record in records if "loss" in record]
-    parts = np.array_split(losses, min(CURVE_PARTS, len(losses))) if losses else []
-    return [_as_json(float(np.mean(part))) for part in parts]
+    """Mean training loss over each twentieth of the steps, or each of fewer parts where there are fewer records."""
+    parts = min(CURVE_PARTS, sum("loss" in record for record in records))
+    ends = np.linspace(0, records[-1]["step"], parts + 1) if parts else []
+    return [
+        _as_json(mean_loss(begun, [record for record in records if begun < record["step"] <= end]))
+        for begun, end in itertools.pairwise(ends)
+    ]
 
 
 def _as_json(value: float | Sequence[float]) -> float | list | None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+import itertools
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -99,6 +101,22 @@ class Records:
 def _append(path: Path, record: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def mean_loss(begun: int, records: list[dict]) -> float:
+    """The mean loss over the steps after `begun` that records in a row tell of, without those that were skipped.
+
+    Of a record that began before, the steps that were skipped are taken to be after.
+    """
+    ends = [max(begun, 0), *(one["step"] for one in records)]
+    lengths = [after - before for before, after in itertools.pairwise(ends)]
+    weighted = [
+        (max(length - one.get("skipped_steps", 0), 0), one["loss"])
+        for length, one in zip(lengths, records, strict=True)
+        if "loss" in one
+    ]
+    total = sum(weight for weight, _ in weighted)
+    return sum(weight * loss for weight, loss in weighted) / total if total else math.inf
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 import math
 import signal
 import sys
@@ -27,7 +26,7 @@ from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
-from dfn_jax.records import TEST_PREFIX, Records, read_metrics, read_records
+from dfn_jax.records import TEST_PREFIX, Records, mean_loss, read_metrics, read_records
 from dfn_jax.tasks.task import NOT_THE_NETWORKS, Batch, DrawnBatch, Params, Task
 
 
@@ -200,7 +199,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]
                 regular = done % checkpoint_every == 0 or done == steps
                 # Neither an interruption nor an evaluation is to change which checkpoint is the best.
-                checkpoints.save(done, state, _mean_loss(done - checkpoint_every, recent) if regular else None)
+                checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if regular else None)
             if ending:
                 break
     # Only now the last checkpoint is whole.
@@ -222,22 +221,6 @@ def _test_metrics(task: Task, params: Params) -> dict[str, float]:
     found = task.evaluate(parallel.on_all_local_devices(params)).metrics
     own = {name: value for name, value in found.items() if not name.startswith(NOT_THE_NETWORKS)}
     return {TEST_PREFIX + name: one for name, one in own.items() if isinstance(one, float) and math.isfinite(one)}
-
-
-def _mean_loss(begun: int, records: list[dict]) -> float:
-    """The mean loss over the steps after `begun` that records in a row tell of, without those that were skipped.
-
-    Of a record that began before, the steps that were skipped are taken to be after.
-    """
-    ends = [max(begun, 0), *(one["step"] for one in records)]
-    lengths = [after - before for before, after in itertools.pairwise(ends)]
-    weighted = [
-        (max(length - one.get("skipped_steps", 0), 0), one["loss"])
-        for length, one in zip(lengths, records, strict=True)
-        if "loss" in one
-    ]
-    total = sum(weight for weight, _ in weighted)
-    return sum(weight * loss for weight, loss in weighted) / total if total else math.inf
 
 
 def _begin(

@@ -3,8 +3,8 @@
     python launch.py --config=experiments/stereo.py:quick
     python launch.py --config=experiments/stereo.py --config.data.name=pairs --config.data.dir=FOLDER
 
-Presets: `paper` (the published recipe: 20,000 steps of 16 pairs, Adam 1e-3 halved every 4,000; two hours on two CPU
-cores at their best: 1.20 summed over the image, where the best shift per row has 7.51),
+Presets: `paper` (the published recipe: 20,000 steps of 16 pairs, Adam 1e-3 halved every 4,000; eight hours on
+one CPU core of slow days, two on two at their best; 1.20 summed over the image, where the best shift per row has 7.51),
 `quick` (one to five minutes on two CPU cores: 2.86 summed over the image, where the best shift per row has 7.65),
 `smoke` (four steps, for tests); by the published recipe `twin` (without the filter), and the relatives of Section 3.3,
 `spatial_transformer` and `deep_stereo`.

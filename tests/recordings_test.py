@@ -13,7 +13,7 @@ from dfn_jax.tasks import make_task
 from experiments import highway, stereo
 from tests.architecture_test import ROOT
 
-COUNTS = {"train": 9, "test": 7}
+COUNTS = {"train": 11, "test": 7}
 
 
 @pytest.fixture
@@ -64,6 +64,8 @@ def test_stereo_and_video_train_on_one_file_and_are_tested_on_the_other(tmp_path
     for config, said in ((pairs, "7 of the 7 real pairs"), (clips, "1 segments")):
         task = make_task(config)
         assert task.check_test()[0].startswith(said), task.check_test()[0]
+    (segments,) = make_task(clips).check_test()[1]
+    np.testing.assert_array_equal(np.rint(255 * segments["frames"][0, ..., 0]), views["test"]["L"][:5])
 
 
 def left(value):
@@ -71,12 +73,12 @@ def left(value):
     return lambda file: file["highway_L"].write_direct(np.full((7, 1, 16, 16), value))
 
 
-def right(*shape):
-    """Gives the right view another shape."""
+def right(*shape, kind="f4"):
+    """Gives the right view another shape, or type."""
 
     def spoil(file):
         del file["highway_R"]
-        file["highway_R"] = np.zeros(shape, np.float32)
+        file["highway_R"] = np.zeros(shape, kind)
 
     return spoil
 
@@ -85,9 +87,10 @@ def right(*shape):
     ("spoil", "told"),
     [
         (lambda file: file.pop("highway_R"), "cannot read highway_L and highway_R from .*highwayDriving_test.h5"),
-        (left(255.0), "from .* to 255.0; wanted uint8"),
-        (left(np.nan), "from nan to nan; wanted uint8"),
+        (left(255.0), "from .* to 255.0; wanted numbers from 0 to 1"),
+        (left(np.nan), "from nan to nan; wanted numbers from 0 to 1"),
         (right(6, 1, 16, 16), "differ in shape"),
+        (right(7, 1, 16, 16, kind="S1"), "has the type .*; wanted uint8"),
         (right(7, 16, 16), r"wanted \[T, 1, W, H\]"),
     ],
 )
@@ -101,12 +104,19 @@ def test_other_files_are_refused_and_leave_nothing(tmp_path, views, spoil, told)
 
 
 def test_the_command_tells_in_one_line_what_is_wrong(tmp_path):
-    words = ("--train=no.h5", "--test=no.h5", f"--folder={tmp_path}/made")
+    words = ("--train=no.h5", "--test=none.h5", f"--folder={tmp_path}/made")
     run = subprocess.run(
         [sys.executable, "-m", "dfn_jax.data.recordings", *words], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 1
-    assert run.stderr.startswith("recordings: error: cannot read highway_L and highway_R from no.h5")
+    assert run.stderr.startswith(f"recordings: error: cannot read highway_L and highway_R from {ROOT}/no.h5")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_what_would_be_lost_or_senseless_is_refused(tmp_path, views):
+    paths = write_files(tmp_path, views)
     with pytest.raises(InputError, match="is there already"):
-        recordings.write_folders({}, tmp_path)
+        recordings.write_folders(paths, tmp_path / "new" / "..")
+    with pytest.raises(InputError, match="train and test are the same file"):
+        recordings.write_folders({"train": paths["test"], "test": paths["test"]}, tmp_path / "recordings")
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths.values()}

@@ -2,12 +2,13 @@
 
 import struct
 
+import jax
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from dfn_jax.errors import InputError
-from dfn_jax.tasks import make_task
+from dfn_jax.tasks import make_task, video_networks
 from dfn_jax.tasks.video_data import video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from experiments import highway, moving_mnist
@@ -260,3 +261,16 @@ def test_a_folder_for_the_embedded_highway_is_refused():
     config.data.dir = "somewhere"
     with pytest.raises(InputError, match="highway reads no folder"):
         make_task(config)
+
+
+def test_filters_need_neither_a_flow_nor_a_window(monkeypatch):
+    dfn = video_networks.NETWORKS["dfn"]
+    bare = {"dfn": lambda config: dfn(config)._replace(flow=None, reach=None)}
+    config = highway.get_config("smoke")
+    whole = make_task(config)
+    params = whole.init(jax.random.key(0))
+    monkeypatch.setattr(video_networks, "NETWORKS", bare)
+    found, wanted = (task.evaluate(params).metrics for task in (make_task(config), whole))
+    assert found["filter_entropy_nats"] == wanted["filter_entropy_nats"]
+    assert not any(word in name for name in found for word in ("flow", "reach", "hidden"))
+    assert found.items() <= wanted.items()

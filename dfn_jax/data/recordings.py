@@ -5,6 +5,8 @@
 The files are linked by the README of github.com/dbbert/dfn. Reading them takes h5py.
 """
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,19 +29,23 @@ def write_folders(parts: dict[str, str | Path], folder: str | Path) -> None:
         folder: where to; it must not exist yet, and does not until all is written.
 
     Raises:
-        InputError: h5py is missing, a file cannot be read or holds something else, or the folder is there already.
+        InputError: h5py is missing, a file cannot be read, holds something else or is given twice, or the folder is
+            there already; told before anything is written.
         OSError: the folder cannot be written.
 
     Source: the layout is that of the authors' `datasets/dataset_stereoPrediction.py`.
     """
-    folder = expanded(folder)
+    folder, paths = expanded(folder).resolve(), {part: expanded(path).resolve() for part, path in parts.items()}
     if folder.exists():
         raise InputError(f"{folder} is there already; give a folder that is not, or remove it")
+    if len(set(paths.values())) < len(paths):
+        raise InputError(f"{' and '.join(paths)} are the same file, {next(iter(paths.values()))}; give one for each")
+    found = {part: _views(path) for part, path in paths.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         written = Path(temporary, folder.name)
-        for part, path in parts.items():
-            for view, frames in _views(expanded(path)).items():
+        for part, views in found.items():
+            for view, frames in views.items():
                 _write_images(written / part / view, frames)
         written.replace(folder)
 
@@ -67,11 +73,10 @@ def _views(path: Path) -> dict[str, np.ndarray]:
 def _check(name: str, frames: np.ndarray) -> None:
     if frames.ndim != 4 or frames.shape[1] != 1 or 0 in frames.shape:
         raise InputError(f"{name} has the shape {frames.shape}; wanted [T, 1, W, H]")
-    in_range = frames.dtype == np.uint8 or (frames.dtype.kind == "f" and frames.min() >= 0 and frames.max() <= 1)
-    if not in_range:
-        raise InputError(
-            f"{name} is {frames.dtype} from {frames.min()} to {frames.max()}; wanted uint8, or numbers from 0 to 1"
-        )
+    if frames.dtype != np.uint8 and frames.dtype.kind != "f":
+        raise InputError(f"{name} has the type {frames.dtype}; wanted uint8, or floating-point numbers from 0 to 1")
+    if frames.dtype != np.uint8 and not (frames.min() >= 0 and frames.max() <= 1):
+        raise InputError(f"{name} goes from {frames.min()} to {frames.max()}; wanted numbers from 0 to 1")
 
 
 def _as_bytes(frames: np.ndarray) -> np.ndarray:
@@ -88,7 +93,8 @@ def _write_images(folder: Path, frames: np.ndarray) -> None:
 
 def main(words: list[str]) -> None:
     """Runs what the flags say."""
-    with told_in_one_line("recordings"):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # What is half-written goes.
+    with told_in_one_line("recordings", interrupted="nothing is written"):
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; wanted --train=FILE --test=FILE --folder=FOLDER")
         write_folders({"train": flags.FLAGS.train, "test": flags.FLAGS.test}, flags.FLAGS.folder)

@@ -100,7 +100,7 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
 def main(words: list[str]) -> None:
     """Runs what the flags say."""
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells of each step; what fails is told below.
-    with told_in_one_line("export"):
+    with told_in_one_line("export", interrupted="nothing is written"):
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; wanted --workdir=DIR --name=NAME")
         export(Path(flags.FLAGS.workdir), flags.FLAGS.name, overwrite=flags.FLAGS.overwrite)
