@@ -16,9 +16,9 @@ import pytest
 from dfn_jax.checkpoint import fingerprint
 from dfn_jax.config import check_workdir, claim_workdir
 from dfn_jax.errors import InputError, PreemptedError
-from dfn_jax.records import read_records
+from dfn_jax.records import mean_loss, read_records
 from dfn_jax.tasks import make_task
-from dfn_jax.train import _mean_loss, restore, train
+from dfn_jax.train import restore, train
 from tests.regression import config, regression
 
 ROOT = Path(__file__).parents[1]
@@ -210,9 +210,9 @@ def test_skipped_steps_do_not_count_in_the_loss_that_a_checkpoint_is_chosen_by()
         {"step": 8, "skipped_steps": 2},
         {"step": 9, "loss": 5.0, "skipped_steps": 0},
     ]
-    assert _mean_loss(4, records) == 3.5
-    assert _mean_loss(6, records[1:2]) == float("inf")
-    assert _mean_loss(7, records[1:]) == 5.0
+    assert mean_loss(4, records) == 3.5
+    assert mean_loss(6, records[1:2]) == float("inf")
+    assert mean_loss(7, records[1:]) == 5.0
 
 
 def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):
