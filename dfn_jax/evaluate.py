@@ -171,7 +171,7 @@ def _training_time(records: list[dict]) -> float | None:
 def _loss_curve(records: list[dict]) -> list[float | None]:
     """Mean training loss over each twentieth of the steps, or each of fewer parts where there are fewer records."""
     parts = min(CURVE_PARTS, sum("loss" in record for record in records))
-    ends = np.linspace(0, records[-1]["step"], parts + 1) if parts else []
+    ends = np.linspace(0, records[-1]["step"], parts + 1).tolist() if parts else []
     return [
         _as_json(mean_loss(begun, [record for record in records if begun < record["step"] <= end]))
         for begun, end in itertools.pairwise(ends)

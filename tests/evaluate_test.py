@@ -87,6 +87,7 @@ def test_the_training_loss_is_kept_by_twentieths(steps, parts, stops, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "config.json").write_text(stereo.get_config().to_json_best_effort())
     found = results_of(Evaluation("noise", "It is.", {}, [], "psnr", "PSNR, dB"), tmp_path)["training_loss_curve"]
+    assert f"<td>{found}</td>" in (tmp_path / "report" / "index.html").read_text()  # as results.json has it
     np.testing.assert_allclose(found, losses.reshape(parts, -1).mean(1) if parts else [], rtol=1e-6)
 
 
