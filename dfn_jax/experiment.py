@@ -3,6 +3,7 @@
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,15 @@ from dfn_jax import pretrained, processes
 from dfn_jax.config import MAY_CHANGE, check, check_workdir, claim_workdir
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
+from dfn_jax.files import expanded
 from dfn_jax.optimisers import make_optimiser
+from dfn_jax.predict import write_predictions
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task
-from dfn_jax.tasks.task import Evaluation, open_train_data
+from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
 from dfn_jax.train import TrainState, restore, train
+
+PREDICTIONS = "predictions"  # folder of a workdir
 
 
 def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
@@ -87,19 +92,91 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
         InputError: there is no such network, it does not fit the config, or the config or the data cannot be used.
     """
     began, workdir = time.monotonic(), Path(workdir)
-    _check_float32()
-    trained_with, params, card = pretrained.load(name)
-    config = _evaluated_with(name, trained_with, config or trained_with)
-    check(config)
-    task = make_task(config)
-    pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
+    config, task, params, card = _open_pretrained(name, config)
     task.check_test()
-    if any((workdir / name).exists() for name in ("checkpoints", "results.json")):
-        raise InputError(f"{workdir} has results, or a run, already; choose a new folder")
+    _check_new(workdir)
     with claim_workdir(workdir, config), Records(workdir) as records:
         records.begin(0, {name: card.get(name) for name in ("commit", "hardware", "precision")})
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
+
+
+def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> list[Path]:
+    """Applies the network of a run to images or clips of which nothing else is known.
+
+    Args:
+        config: of the run; `eval.target_frames` says how many frames are predicted.
+        workdir: of the run.
+        source: for stereo, a left view or a folder of them; for video, a clip or a folder of them.
+
+    Returns:
+        The pictures that were written to `predictions/` in the workdir, each beside its arrays.
+
+    Raises:
+        InputError: the config, the workdir or the input cannot be used.
+    """
+    workdir, source = Path(workdir), _existing(source)
+    _check_float32()
+    config = _without_digits(config)
+    check(config)
+    check_workdir(workdir, config, free=(*MAY_CHANGE, "data.dir", "data.digits"))
+    task = make_task(config)
+    return write_predictions(task, restore(task, config, workdir).params, source, workdir / PREDICTIONS)
+
+
+def predict_by_pretrained(
+    name: str, workdir: str | Path, source: str | Path, config: ConfigDict | None = None
+) -> list[Path]:
+    """Applies a pretrained network, as `predict` does that of a run.
+
+    Args:
+        name: one of `dfn_jax.pretrained.names()`.
+        workdir: a new folder, or one of the same network's predictions.
+        source: see `predict`.
+        config: in which precision, and how many frames; by default as it was trained.
+
+    Returns:
+        See `predict`.
+
+    Raises:
+        InputError: there is no such network, it does not fit the config, or the config or the input cannot be used.
+    """
+    workdir, source = Path(workdir), _existing(source)
+    config, task, params, _ = _open_pretrained(name, _without_digits(config or pretrained.load(name)[0]))
+    _check_new(workdir)
+    with claim_workdir(workdir, config):
+        return write_predictions(task, params, source, workdir / PREDICTIONS)
+
+
+def _open_pretrained(name: str, config: ConfigDict | None) -> tuple[ConfigDict, Task, Params, dict[str, Any]]:
+    """The config by which a pretrained network is used, its task, its parameters and its card."""
+    _check_float32()
+    trained_with, params, card = pretrained.load(name)
+    config = _used_with(name, trained_with, config or trained_with)
+    check(config)
+    task = make_task(config)
+    pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
+    return config, task, params, card
+
+
+def _without_digits(config: ConfigDict) -> ConfigDict:
+    """A config whose task looks for no digits, as none will be read."""
+    config = config.copy_and_resolve_references()
+    if "digits" in config.data:
+        config.data.digits = "drawn"
+    return config
+
+
+def _existing(source: str | Path) -> Path:
+    found = expanded(source).resolve()
+    if not found.exists():
+        raise InputError(f"the input {source} does not exist; give an image or clip, or a folder of them")
+    return found
+
+
+def _check_new(workdir: Path) -> None:
+    if any((workdir / name).exists() for name in ("checkpoints", "results.json")):
+        raise InputError(f"{workdir} has results, or a run, already; choose a new folder")
 
 
 def _check_float32() -> None:
@@ -133,8 +210,8 @@ def _may_change(workdir: Path, config: ConfigDict, data: str | None) -> tuple[st
     return free
 
 
-def _evaluated_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> ConfigDict:
-    """A config for evaluation, with what a pretrained network was trained by.
+def _used_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """A config to evaluate or apply a pretrained network by, with what it was trained by.
 
     Raises:
         InputError: the config is of another experiment, network or training data.

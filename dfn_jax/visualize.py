@@ -14,6 +14,7 @@ INVALID_GREY = 128
 INK = (30, 30, 30)
 PAPER = 255
 GAP = 8
+FULL_COLOUR_PERCENTILE = 85  # of the lengths of the flows in a picture
 
 
 def images_to_rgb(images: np.ndarray) -> np.ndarray:
@@ -83,6 +84,20 @@ def flow_to_rgb(flow: np.ndarray, maximum: float, *, mask: np.ndarray | None = N
     hue = (1 - fraction) * wheel[index] + fraction * wheel[(index + 1) % len(wheel)]
     colour = np.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
     return _grey_where_unknown((255 * np.nan_to_num(colour)).astype(np.uint8), mask)
+
+
+def full_colour(*flows: np.ndarray | None) -> float:
+    """A length that most flows stay below, for `flow_to_rgb`: at the borders of small images many are long.
+
+    Args:
+        flows: [..., 2] in pixels; None is passed over.
+
+    Returns:
+        Pixels, rounded to one digit, at least 0.1.
+    """
+    lengths = [np.linalg.norm(flow, axis=-1).ravel() for flow in flows if flow is not None]
+    longest = float(np.percentile(np.concatenate(lengths), FULL_COLOUR_PERCENTILE))
+    return float(f"{max(0.1, longest):.0e}")  # in this order, 0.1 where a network's flow is not a number
 
 
 def flow_wheel(size: int) -> np.ndarray:

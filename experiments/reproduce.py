@@ -8,7 +8,7 @@ not run again (remove its folder below `workdirs/tables/` for that). Rows that a
 has of them. results/TABLE_examples.npz has the table's metric for each test example of a run.
 
 On one CPU core, `--short` takes 5 minutes for highway, 10 for stereo and up to two hours for moving_mnist; one row by
-`--medium` takes 20 minutes to an hour for stereo, an hour for highway and, by the time of a step, two to six for the
+`--medium` takes 20 minutes to an hour for stereo, an hour for highway and, by the time of a step, one to four for the
 DFN and its twin of moving_mnist.
 """
 

@@ -58,6 +58,18 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
+def find_images(source: Path) -> list[Path]:
+    """The image that a path names, or all those in and below the folder that it names, in natural order.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [source] if source.is_file() else list_images(source, recursive=True)
+    if not found:
+        raise InputError(f"no images under {source}; wanted {', '.join(IMAGE_SUFFIXES)} files")
+    return found
+
+
 def natural_key(name: str) -> list:
     """Returns a sorting key that puts `frame_2` before `frame_10`, so that order by name is order in time."""
     return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", name))]
@@ -97,6 +109,24 @@ def read_pixels(path: Path, channels: int) -> np.ndarray:
     """Reads an 8-bit image file as `read_image` does, to uint8 [H, W, C]."""
     pixels = np.asarray(read_image(path, channels))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def shrunk(image: "Image.Image", image_size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image by Pillow's box filter, to the means of the pixels covered: what a coarser sensor would see.
+
+    It is antialiased, and has no overshoot at edges, which filters of positive weights could not make of another image.
+
+    Args:
+        image: in mode "L" or "RGB".
+        image_size: (H, W) in pixels, whatever the image's shape.
+
+    Returns:
+        uint8 [H, W, 1 or 3].
+    """
+    from PIL import Image
+
+    height, width = image_size
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX)).reshape(height, width, -1)
 
 
 def _check_8_bit(path: Path, mode: str) -> None:

@@ -18,7 +18,7 @@ from absl import logging
 from PIL import Image
 
 from dfn_jax.data.disparity import resize_disparity, to_right_grid
-from dfn_jax.data.image_files import read_disparity, read_image
+from dfn_jax.data.image_files import read_disparity, read_image, shrunk
 from dfn_jax.data.pair_folders import Pair, StereoSequence
 from dfn_jax.errors import InputError
 from dfn_jax.files import cache_folder
@@ -99,14 +99,7 @@ def _resized_views(pair: Pair, image_size: tuple[int, int], channels: int) -> di
             f"{pair.left} is {_size(views['left'])} but {pair.right} is {_size(views['right'])} (width x height); "
             "the views of a pair need the same size: rectify them to one size"
         )
-    return {name: _shrink(view, image_size, channels) for name, view in views.items()}
-
-
-def _shrink(view: Image.Image, image_size: tuple[int, int], channels: int) -> np.ndarray:
-    # BOX is the mean of the pixels covered, what a coarser sensor would see: it is antialiased, and has no
-    # overshoot at edges, which a filter of positive weights could not have produced from the other view.
-    height, width = image_size
-    return np.asarray(view.resize((width, height), Image.Resampling.BOX)).reshape(height, width, channels)
+    return {name: shrunk(view, image_size) for name, view in views.items()}
 
 
 def _resized_truth(pair: Pair, image_size: tuple[int, int]) -> np.ndarray:

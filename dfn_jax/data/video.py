@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfn_jax import files
-from dfn_jax.data.image_files import check_channels, existing_folder, list_images, natural_key, read_image, unit_range
+from dfn_jax.data.image_files import (
+    check_channels,
+    existing_folder,
+    list_images,
+    natural_key,
+    read_image,
+    shrunk,
+    unit_range,
+)
 from dfn_jax.errors import InputError
 from dfn_jax.progress import progress
 
@@ -44,7 +52,7 @@ def load_clips(folder: str | Path, *, image_size: tuple[int, int], channels: int
     clips = {}
     for name, source in progress(sources.items(), desc="reading video", unit="clip", leave=False):
         frames = _video_frames(source, channels) if isinstance(source, Path) else _image_frames(source, channels)
-        clips[name] = _resized(name, frames, image_size, channels)
+        clips[name] = _resized(name, frames, image_size)
     return clips
 
 
@@ -122,10 +130,7 @@ def _image_frames(paths: list[Path], channels: int) -> Iterator["Image.Image"]:
         yield read_image(path, channels)
 
 
-def _resized(name: str, frames: Iterable["Image.Image"], image_size: tuple[int, int], channels: int) -> np.ndarray:
-    from PIL import Image
-
-    height, width = image_size
+def _resized(name: str, frames: Iterable["Image.Image"], image_size: tuple[int, int]) -> np.ndarray:
     result, first = [], None
     for index, frame in enumerate(frames):
         first = first or frame.size
@@ -134,7 +139,7 @@ def _resized(name: str, frames: Iterable["Image.Image"], image_size: tuple[int, 
                 f"frame {index} of {name} has {frame.size[0]}x{frame.size[1]} pixels, the ones before have "
                 f"{first[0]}x{first[1]}; a clip needs frames of one size: split it, or resize them"
             )
-        result.append(np.asarray(frame.resize((width, height), Image.Resampling.BOX)).reshape(height, width, channels))
+        result.append(shrunk(frame, image_size))
     if not result:
         raise InputError(f"{name} holds no frame that can be decoded; get the file again or remove it")
     return np.stack(result)

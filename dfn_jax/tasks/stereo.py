@@ -18,6 +18,7 @@ from dfn_jax.models.deep_stereo import DeepStereo, Selected
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
+from dfn_jax.tasks.stereo_prediction import predict_stereo
 from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, Params, Task, TrainBatch
 
 # Flax modules whose fields are the entries of `config.model`, and dtype: of the left view [N, H, W, C] they make the
@@ -58,6 +59,7 @@ def make_task(config: ConfigDict) -> Task:
         return _prediction(output), _disparity(output)
 
     test_examples = functools.cache(lambda: _test_examples(config))  # Training may evaluate many times.
+    largest_shift = max(1, config.model.taps // 2)
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
         loss=loss,
@@ -65,12 +67,15 @@ def make_task(config: ConfigDict) -> Task:
         evaluate=lambda params: evaluate_stereo(
             *test_examples(),
             lambda left: predict(params, left),
-            largest_shift=max(1, config.model.taps // 2),
+            largest_shift=largest_shift,
             independent=_test_name(config) == "highway",
         ),
         loss_name="squared error, mean over pixels",
         check_test=lambda: None if _test_name(config) == "highway" else test_examples(),
         fingerprint=lambda: _fingerprint(config),
+        predict=lambda params, source: predict_stereo(
+            source, lambda left: predict(params, left), largest_shift=largest_shift, **_pair_options(config)
+        ),
     )
 
 

@@ -1,6 +1,7 @@
 """What the training loop needs to know of an experiment, and nothing more."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -63,6 +64,20 @@ class Evaluation(NamedTuple):
     examples: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
+class Prediction(NamedTuple):
+    """What a network makes of one input of which nothing else is known.
+
+    Attributes:
+        name: of the input, a path from the folder that it lies in.
+        arrays: what was predicted and what was read off the filters, by names.
+        picture: of both, beside the input; [H', W', 3] uint8.
+    """
+
+    name: Path
+    arrays: Mapping[str, np.ndarray]
+    picture: np.ndarray
+
+
 class Task(NamedTuple):
     """An experiment, bound to its data, network, loss, metrics and pictures.
 
@@ -75,6 +90,8 @@ class Task(NamedTuple):
         check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
         fingerprint: what tells the data of training, and of an evaluation on their own test set, from others, wherever
             they lie; empty for data that the program itself makes.
+        predict: (parameters, file or folder of inputs) -> what the network makes of each, in order; None for a network
+            that predicts nothing from images alone.
     """
 
     init: Callable[[Array], Params]
@@ -84,6 +101,7 @@ class Task(NamedTuple):
     loss_name: str
     check_test: Callable[[], object] = lambda: None
     fingerprint: Callable[[], str] = lambda: ""
+    predict: Callable[[Params, Path], Iterator[Prediction]] | None = None
 
 
 def open_train_data(task: Task) -> None:

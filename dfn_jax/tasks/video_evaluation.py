@@ -15,7 +15,6 @@ from dfn_jax.report import Picture, Row, Table, comparison_table
 from dfn_jax.tasks.task import Batch, Evaluation
 
 STRIPS_SHOWN, MOVIES_SHOWN, FLOWS_SHOWN = 4, 6, 3
-FULL_COLOUR_PERCENTILE = 85  # of the lengths of the flows in a picture; at the borders of small images many are long
 STRIP_WIDTH = 1200  # pixels, about
 MEASURES = {
     "bce_nats_per_frame": ("cross-entropy, nats a frame", "lower"),
@@ -355,7 +354,7 @@ def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
 
 def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.ndarray | None, known: int) -> Picture:
     """Frame before, filters as flow, predicted frame and true one, for the first and the last prediction."""
-    largest = _full_colour(flow, truth)
+    largest = visualize.full_colour(flow, truth)
     times = sorted({0, flow.shape[1] - 1})
     rows, titles = [], []
     for example in range(len(real)):
@@ -382,10 +381,3 @@ def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.nd
         f"colour {largest:g} px, as in the wheel; longer is darker."
     )
     return Picture("flow", "What the filters do", visualize.to_png(panel), caption, wide=True)
-
-
-def _full_colour(*flows: np.ndarray | None) -> float:
-    """Pixels that are drawn in full colour: a length that most flows stay below, rounded to one digit."""
-    lengths = [np.linalg.norm(flow, axis=-1).ravel() for flow in flows if flow is not None]
-    longest = float(np.percentile(np.concatenate(lengths), FULL_COLOUR_PERCENTILE))
-    return float(f"{max(0.1, longest):.0e}")  # in this order, 0.1 where a network's flow is not a number

@@ -1,0 +1,74 @@
+"""The flags of `launch.py`, read and checked: what is wrong with them is told in one line."""
+
+from pathlib import Path
+
+from absl import flags
+
+from dfn_jax.errors import InputError
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parses the flags, the config file among them.
+
+    Args:
+        arguments: of the program, its name first; how they are written may be changed.
+
+    Returns:
+        The program's name.
+
+    Raises:
+        InputError: a flag, an entry of the config or its value cannot be used, or flags do not go together.
+    """
+    # In place: the flags of a config's entries look for the config's file there.
+    arguments[:] = _as_one_word(arguments)
+    given = dict(word.split("=", 1) for word in arguments if word.startswith(("--config=", "--pretrained=")))
+    if "--config" not in given and "--pretrained" in given:
+        from dfn_jax.pretrained import recipe
+
+        arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
+    elif "--config" in given and not Path(file := given["--config"].partition(":")[0]).is_file():
+        raise InputError(f"there is no file {file}; wanted a config, such as experiments/stereo.py:quick")
+    try:
+        rest = flags.FLAGS(arguments)
+        config = flags.FLAGS.config
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, KeyError | AttributeError):  # of an entry that the config has not
+            which = " ".join(str(error.args[0]).split())
+            if "get_config" in which:
+                raise InputError(f"{given['--config']} is no config: it has no `get_config`") from error
+            raise InputError(f"the config has no entry {which}; its file's `get_config` has all") from error
+        # An error inside a config file comes with its traceback as text, of which the last line says what it is.
+        reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")
+        raise InputError(f"{reason}; see --help") from error
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
+    if config is None:
+        raise InputError("no --config; for example --config=experiments/stereo.py:quick")
+    _check_together(flags.FLAGS)
+    return rest
+
+
+def _as_one_word(arguments: list[str]) -> list[str]:
+    """Flags that name a recipe as --name=value, however they were written."""
+    words, rest = [], iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name.lstrip("-") in ("config", "pretrained") and name.startswith("-"):
+            word = f"--{name.lstrip('-')}={value if equals else next(rest, '')}"
+        words.append(word)
+    return words
+
+
+def _check_together(given: flags.FlagValues) -> None:
+    """Checks that flags go with the mode, and with each other."""
+    many = given.distributed or (given.coordinator, given.num_processes, given.process_id) != (None, None, None)
+    if given.pretrained and (given.mode == "train" or many):
+        raise InputError("--pretrained goes with --mode=evaluate or --mode=predict, in one process")
+    if given.mode == "predict" and many:
+        raise InputError("--mode=predict runs in one process")
+    if many and not given.workdir:
+        raise InputError("of many processes each needs the same --workdir, on a disk that all see")
+    if not (given.mode == "train" or given.pretrained or given.workdir):
+        raise InputError(f"--mode={given.mode} needs --workdir, the folder of the run whose network it is")
+    if (given.mode == "predict") != bool(given.input):
+        raise InputError("--mode=predict and --input=PATH, what to predict from, go together")

@@ -1,0 +1,70 @@
+"""The frames that follow the end of a clip, and the motion in the filters that made them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dfn_jax import visualize
+from dfn_jax.data import video
+from dfn_jax.data.image_files import unit_range
+from dfn_jax.errors import InputError
+from dfn_jax.tasks.task import Prediction
+from dfn_jax.tasks.video_evaluation import STRIP_WIDTH, Predict
+
+
+def predict_video(
+    source: Path, predict: Predict, *, image_size: tuple[int, int], channels: int, known: int
+) -> Iterator[Prediction]:
+    """Applies a video network to the last frames of clips.
+
+    Args:
+        source: a video file, or a folder of clips; see `video.load_clips`.
+        predict: see `evaluate_video`.
+        image_size: (H, W) in pixels to which frames are resized, whatever their shape.
+        channels: C, 1 for grey or 3 for RGB.
+        known: frames that the network reads.
+
+    Yields:
+        For each clip given [known, H, W, C], its last frames, and predicted [F, H, W, C], those that follow, in [0, 1];
+        and where the network has filters flow [F, H, W, 2], pixels of the resized frames, x to the right then y down,
+        from each predicted frame back to the one before it.
+
+    Raises:
+        InputError: there is no clip, or one cannot be read or is too short.
+    """
+    if source.is_file() and source.suffix.lower() not in video.VIDEO_SUFFIXES:
+        known_endings = ", ".join(video.VIDEO_SUFFIXES)
+        raise InputError(f"{source} is no video file ({known_endings}); give one, or a folder of clips")
+    clips = video.load_clips(source, image_size=image_size, channels=channels)
+    for name, frames in clips.items():
+        if len(frames) < known:
+            raise InputError(f"{name} has {len(frames)} frames, the network reads {known}; remove the clip")
+    for name, frames in clips.items():
+        given = unit_range(frames[-known:])
+        guess = jax.device_get(predict(given[None]))
+        found = {"given": given, "predicted": guess.frames[0]}
+        found |= {} if guess.flow is None else {"flow": guess.flow[0]}
+        yield Prediction(_path(source, name), found, _picture(found))
+
+
+def _path(source: Path, name: str) -> Path:
+    """Of a clip, from the folder that the source lies in, without the ending of a video file."""
+    path = (source.parent if source.is_file() else source) / name  # The folder itself has its whole path for a name.
+    path = path.relative_to(source.parent)
+    return path.with_suffix("") if path.suffix.lower() in video.VIDEO_SUFFIXES else path
+
+
+def _picture(found: dict[str, np.ndarray]) -> np.ndarray:
+    given, predicted = (visualize.images_to_rgb(found[name]) for name in ("given", "predicted"))
+    times = range(1 - len(given), len(predicted) + 1)
+    rows, titles = [[*given, *predicted]], ["to 0 given,\nthen predicted"]
+    if "flow" in found:
+        longest = visualize.full_colour(found["flow"])
+        wheel = [visualize.flow_wheel(given.shape[1]), *[None] * (len(given) - 1)]
+        rows.append([*wheel, *visualize.flow_to_rgb(found["flow"], longest)])
+        titles.append(f"back to the frame\nbefore; full colour\nis {longest:g} px")
+    scale = max(1, STRIP_WIDTH // (len(times) * given.shape[2]))
+    columns = [f"{time:+d}" if time > 0 else str(time) for time in times]
+    return visualize.panel(rows, column_titles=columns, row_titles=titles, scale=scale)
