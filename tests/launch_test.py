@@ -220,7 +220,7 @@ def test_steerable_from_one_command(tmp_path):
             ("-pretrained", "stereo", "--mode=evaluate", "--config.data.name=pairs"),
             "was trained on highway, config.data",
         ),
-        (("--mode=predict", "--pretrained=stereo"), "--mode=predict and --input=PATH, what to predict from, go together"),
+        (("--mode=predict", "--pretrained=stereo"), "--mode=predict and --input=PATH, what to predict from, go"),
         (("--config=experiments/stereo.py:smoke", "--input=left.png"), "go together"),
         (("--mode=predict", "--pretrained=stereo", "--input=/nowhere"), "the input /nowhere does not exist"),
         (("--config=experiments/stereo.py:smoke", "extra"), "unexpected argument 'extra'"),
