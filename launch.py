@@ -54,12 +54,10 @@ def main(_: list[str]) -> None:
         print(f"workdir: {workdir}\ndevices: {hardware()}", flush=True)
     if MODE.value == "predict":
         if name:
-            written = experiment.predict_by_pretrained(name, workdir, INPUT.value, config)
+            folder = experiment.predict_by_pretrained(name, workdir, INPUT.value, config)
         else:
-            written = experiment.predict(config, workdir, INPUT.value)
-        print(
-            f"predictions: {workdir / experiment.PREDICTIONS}, {len(written)} pictures (.png) and their arrays (.npz)"
-        )
+            folder = experiment.predict(config, workdir, INPUT.value)
+        print(f"predictions, pictures (.png) and their arrays (.npz): {folder}")
         return
     if name:
         found = experiment.evaluate_pretrained(name, workdir, config)

@@ -43,7 +43,8 @@ def parse(arguments: list[str]) -> list[str]:
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
     if config is None:
-        raise InputError("no --config; for example --config=experiments/stereo.py:quick")
+        other = "" if flags.FLAGS.mode == "train" else ", or --pretrained=stereo"
+        raise InputError(f"no --config; for example --config=experiments/stereo.py:quick{other}")
     _check_together(flags.FLAGS)
     return rest
 

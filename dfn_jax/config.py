@@ -5,7 +5,6 @@ import functools
 import json
 import math
 import os
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded, write_whole
+from dfn_jax.files import expanded, name_and_checksum, write_whole
 from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -270,8 +269,7 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
     changed = {name: value for name, value in config.eval.items() if value != own.get(f"eval.{name}")}
     parts = []
     if changed.keys() & {"name", "dir"}:
-        folder = expanded(config.eval.dir).resolve()
-        there = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"  # Many folders are called 'test'.
+        there = name_and_checksum(expanded(config.eval.dir).resolve())
         parts = [there if config.eval.dir else config.eval.name or config.data.name]
     parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
     if config.precision != own.get("precision"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,13 @@ from dfn_jax import pretrained, processes
 from dfn_jax.config import MAY_CHANGE, check, check_workdir, claim_workdir
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
-from dfn_jax.files import expanded
 from dfn_jax.optimisers import make_optimiser
-from dfn_jax.predict import write_predictions
+from dfn_jax.predict import open_inputs, write_predictions
+from dfn_jax.provenance import commit
 from dfn_jax.records import Records, read_records
-from dfn_jax.tasks import make_task
+from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
 from dfn_jax.train import TrainState, restore, train
-
-PREDICTIONS = "predictions"  # folder of a workdir
 
 
 def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
@@ -92,7 +91,7 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
         InputError: there is no such network, it does not fit the config, or the config or the data cannot be used.
     """
     began, workdir = time.monotonic(), Path(workdir)
-    config, task, params, card = _open_pretrained(name, config)
+    config, task, params, card = _open_pretrained(name, config, make_task)
     task.check_test()
     _check_new(workdir)
     with claim_workdir(workdir, config), Records(workdir) as records:
@@ -110,23 +109,24 @@ def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> list
         source: for stereo, a left view or a folder of them; for video, a clip or a folder of them.
 
     Returns:
-        The pictures that were written to `predictions/` in the workdir, each beside its arrays.
+        The folder below the workdir that holds a picture of each, `NAME.png`, and the arrays, `NAME.npz`.
 
     Raises:
         InputError: the config, the workdir or the input cannot be used.
     """
-    workdir, source = Path(workdir), _existing(source)
+    workdir = Path(workdir)
     _check_float32()
-    config = _without_digits(config)
     check(config)
     check_workdir(workdir, config, free=(*MAY_CHANGE, "data.dir", "data.digits"))
-    task = make_task(config)
-    return write_predictions(task, restore(task, config, workdir).params, source, workdir / PREDICTIONS)
+    task = make_task_without_data(config)
+    inputs, folder = open_inputs(task, source, workdir)
+    state = restore(task, config, workdir)
+    origin = {"steps": int(state.step), "precision": config.precision, "commit": commit()}
+    write_predictions(inputs, state.params, folder, origin)
+    return folder
 
 
-def predict_by_pretrained(
-    name: str, workdir: str | Path, source: str | Path, config: ConfigDict | None = None
-) -> list[Path]:
+def predict_by_pretrained(name: str, workdir: str | Path, source: str | Path, config: ConfigDict | None = None) -> Path:
     """Applies a pretrained network, as `predict` does that of a run.
 
     Args:
@@ -141,37 +141,27 @@ def predict_by_pretrained(
     Raises:
         InputError: there is no such network, it does not fit the config, or the config or the input cannot be used.
     """
-    workdir, source = Path(workdir), _existing(source)
-    config, task, params, _ = _open_pretrained(name, _without_digits(config or pretrained.load(name)[0]))
+    workdir = Path(workdir)
+    config, task, params, card = _open_pretrained(name, config, make_task_without_data)
     _check_new(workdir)
+    inputs, folder = open_inputs(task, source, workdir)
     with claim_workdir(workdir, config):
-        return write_predictions(task, params, source, workdir / PREDICTIONS)
+        origin = {"pretrained": name, "sha256": card["sha256"], "precision": config.precision, "commit": commit()}
+        write_predictions(inputs, params, folder, origin)
+    return folder
 
 
-def _open_pretrained(name: str, config: ConfigDict | None) -> tuple[ConfigDict, Task, Params, dict[str, Any]]:
+def _open_pretrained(
+    name: str, config: ConfigDict | None, make: Callable[[ConfigDict], Task]
+) -> tuple[ConfigDict, Task, Params, dict[str, Any]]:
     """The config by which a pretrained network is used, its task, its parameters and its card."""
     _check_float32()
     trained_with, params, card = pretrained.load(name)
     config = _used_with(name, trained_with, config or trained_with)
     check(config)
-    task = make_task(config)
+    task = make(config)
     pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
     return config, task, params, card
-
-
-def _without_digits(config: ConfigDict) -> ConfigDict:
-    """A config whose task looks for no digits, as none will be read."""
-    config = config.copy_and_resolve_references()
-    if "digits" in config.data:
-        config.data.digits = "drawn"
-    return config
-
-
-def _existing(source: str | Path) -> Path:
-    found = expanded(source).resolve()
-    if not found.exists():
-        raise InputError(f"the input {source} does not exist; give an image or clip, or a folder of them")
-    return found
 
 
 def _check_new(workdir: Path) -> None:

@@ -50,6 +50,11 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
     return f"{len(paths)} files {zlib.crc32(json.dumps(sums).encode()):08x}"
 
 
+def name_and_checksum(path: Path) -> str:
+    """What a folder below a workdir is called that is about a path: many folders are called 'test'."""
+    return f"{path.name}-{zlib.crc32(str(path).encode()):08x}"
+
+
 def keep_compiled_programs() -> None:
     """Compiles a program once for all runs on this machine."""
     import jax

@@ -1,41 +1,69 @@
 """What a network makes of inputs of which nothing else is known, for every task alike: arrays and a picture of each."""
 
+import json
+import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from dfn_jax import parallel, visualize
 from dfn_jax.errors import InputError
-from dfn_jax.files import make_writable_folder, write_arrays, write_whole
+from dfn_jax.files import expanded, make_writable_folder, name_and_checksum, write_arrays, write_whole
 from dfn_jax.progress import progress
-from dfn_jax.tasks.task import Params, Task
+from dfn_jax.tasks.task import Inputs, Params, Task
+
+RECORD = "predictions.json"
 
 
-def write_predictions(task: Task, params: Params, source: Path, folder: Path) -> list[Path]:
-    """Applies a network to each input, and writes `NAME.npz`, what it predicts, and `NAME.png`, a picture of it.
+def open_inputs(task: Task, source: str | Path, workdir: Path) -> tuple[Inputs, Path]:
+    """Opens inputs, so that what is wrong with them is told before anything is written.
 
     Args:
         task: what was trained.
-        params: of its network.
         source: an input, or a folder of them.
-        folder: where to write; what has the same name there is replaced.
+        workdir: the predictions get a folder below it that is named after the source.
 
     Returns:
-        The pictures that were written, in order.
+        The inputs, and the folder, which need not be there.
 
     Raises:
-        InputError: the network predicts nothing from images alone, an input cannot be read, or two have one name.
+        InputError: the task predicts nothing from images alone, an input cannot be used, or it was predicted from.
+    """
+    source = Path(os.path.abspath(expanded(source)))  # noqa: PTH100  Links keep the names that the user gave them.
+    folder = workdir / "predictions" / name_and_checksum(source)
+    if task.inputs is None:
+        raise InputError("this network predicts nothing from images alone; --mode=predict is for stereo and video")
+    if not source.exists():
+        raise InputError(f"the input {source} does not exist; give an image or clip, or a folder of them")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{workdir} lies in the input, {source}; choose another --workdir")
+    if (folder / RECORD).exists():
+        raise InputError(f"{folder} has the predictions from {source} already; remove it to predict again")
+    inputs = task.inputs(source)
+    name, count = Counter(inputs.names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{count} inputs are called {name}, but for their endings; rename all but one")
+    return inputs, folder
+
+
+def write_predictions(inputs: Inputs, params: Params, folder: Path, origin: dict[str, Any]) -> None:
+    """Writes `NAME.npz`, what a network predicts from an input, and `NAME.png`, a picture of it, for each.
+
+    Args:
+        inputs: of `open_inputs`.
+        params: of the network.
+        folder: of `open_inputs`.
+        origin: whose network it is; written last, to `predictions.json`, with the names of the inputs.
+
+    Raises:
         OSError: the folder cannot be written.
     """
-    if task.predict is None:
-        raise InputError("this network predicts nothing from images alone; --mode=predict is for stereo and video")
     make_writable_folder(folder)
-    written = []
-    for found in progress(task.predict(parallel.on_all_local_devices(params), source), desc="predicting", leave=False):
-        path = folder / found.name
-        picture, arrays = (path.with_name(f"{path.name}.{ending}") for ending in ("png", "npz"))
-        if picture in written:
-            raise InputError(f"two inputs are called {found.name}, but for their endings; rename one")
+    found = progress(inputs.predict(parallel.on_all_local_devices(params)), desc="predicting", total=len(inputs.names))
+    for name, prediction in zip(inputs.names, found, strict=True):
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(arrays, found.arrays)
-        write_whole(picture, visualize.to_png(found.picture))
-        written.append(picture)
-    return written
+        write_arrays(path.with_name(f"{path.name}.npz"), prediction.arrays)
+        write_whole(path.with_name(f"{path.name}.png"), visualize.to_png(prediction.picture))
+    names = [name.as_posix() for name in inputs.names]
+    write_whole(folder / RECORD, json.dumps({**origin, "inputs": names}, indent=2) + "\n")

@@ -39,9 +39,12 @@ MAY_IMPORT = {
         "tasks",
     },
     "pretrained": {"errors", "files", "tasks", "train"},
+    "predict": {"errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
-        "config", "errors", "evaluate", "optimisers", "pretrained", "processes", "records", "tasks", "train",
+        "config", "errors", "evaluate", "optimisers", "predict", "pretrained", "processes", "provenance", "records",
+        "tasks", "train",
     },
+    "command_line": {"errors", "pretrained"},
     "provenance": set(),
     "evaluate": {
         "config", "errors", "files", "metrics", "parallel", "provenance", "records", "report", "tasks", "train",
@@ -74,7 +77,7 @@ def test_no_arrow_back(path):
 
 
 def test_training_knows_no_task_by_name():
-    for name in ("train", "evaluate"):
+    for name in ("train", "evaluate", "predict"):
         for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dfn_jax.tasks"):
                 assert node.module == "dfn_jax.tasks.task"

@@ -1,5 +1,7 @@
 """Networks applied to images and clips of which nothing else is known, against the truth of rendered scenes."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -38,8 +40,10 @@ def test_right_views_and_disparity_of_left_views(pairs, tmp_path):
     done = succeed(
         "--mode=predict", "--pretrained=stereo", f"--input={tmp_path / 'drive'}", f"--workdir={tmp_path / 'out'}"
     )
-    folder = tmp_path / "out" / "predictions" / "drive" / "left"
-    assert "18 pictures" in done.stdout
+    (drive,) = (tmp_path / "out" / "predictions").iterdir()
+    assert drive.name.startswith("drive-")
+    assert str(drive) in done.stdout
+    folder = drive / "left"
     assert len(list(folder.iterdir())) == 2 * 18
     found = [dict(np.load(folder / f"{index}.npz")) for index in range(18)]
     right, disparity = (np.stack([one[name] for one in found]) for name in ("right", "disparity"))
@@ -59,9 +63,11 @@ def test_frames_after_the_end_of_clips(clips, tmp_path):
         write_images(tmp_path / "clips" / str(index), frames[:3])
     config, _, _ = pretrained.load("highway")
     config.eval.target_frames = 4
-    written = experiment.predict_by_pretrained("highway", tmp_path / "out", tmp_path / "clips", config)
-    assert written == [tmp_path / "out" / "predictions" / "clips" / f"{index}.png" for index in range(4)]
-    found = [dict(np.load(path.with_suffix(".npz"))) for path in written]
+    folder = experiment.predict_by_pretrained("highway", tmp_path / "out", tmp_path / "clips", config)
+    record = json.loads((folder / "predictions.json").read_text())
+    assert record["pretrained"] == "highway"
+    assert record["inputs"] == ["0", "1", "2", "3"]
+    found = [dict(np.load(folder / f"{index}.npz")) for index in range(4)]
     predicted, flow = (np.stack([one[name] for one in found]) for name in ("predicted", "flow"))
     assert predicted.shape == (4, 4, 64, 64, 1)
     given, following = clips["frames"][:, :3], clips["frames"][:, 3:]
@@ -76,9 +82,7 @@ def test_of_a_long_clip_the_last_frames_count(clips, tmp_path):
     write_images(tmp_path / "whole", clips["frames"][0])
     write_images(tmp_path / "end", clips["frames"][0, 3:])
     whole, end = (
-        np.load(
-            experiment.predict_by_pretrained("highway", tmp_path / f"of_{name}", tmp_path / name)[0].with_suffix(".npz")
-        )
+        np.load(experiment.predict_by_pretrained("highway", tmp_path / f"of_{name}", tmp_path / name) / f"{name}.npz")
         for name in ("whole", "end")
     )
     np.testing.assert_array_equal(whole["predicted"], end["predicted"])
@@ -90,16 +94,20 @@ def test_the_network_of_a_run_on_one_image(pairs, tmp_path):
     assert "no run began there" in fail(*run, "--mode=predict", f"--input={tmp_path}")
     succeed(*run)
     succeed(*run, "--mode=predict", f"--input={tmp_path / 'images' / '0.png'}")
-    found = np.load(tmp_path / "run" / "predictions" / "0.npz")
+    (folder,) = (tmp_path / "run" / "predictions").iterdir()
+    assert json.loads((folder / "predictions.json").read_text())["steps"] == 4
+    found = np.load(folder / "0.npz")
     size = tuple(get_config("stereo", "smoke").data.image_size)
     assert {name: values.shape for name, values in found.items()} == {"left": (*size, 1), "right": (*size, 1)}
 
 
 def test_moving_digits_need_none_of_mnist(tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("DFN_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.delenv("DFN_DATA", raising=False)
     write_images(tmp_path / "clip", np.random.default_rng(0).random((10, 28, 28, 1)))
-    (written,) = experiment.predict_by_pretrained("moving_mnist", tmp_path / "out", tmp_path / "clip")
-    assert np.load(written.with_suffix(".npz"))["predicted"].shape == (10, 64, 64, 1)
+    config, _, _ = pretrained.load("moving_mnist")
+    config.data.dir = str(tmp_path / "another machine's")
+    folder = experiment.predict_by_pretrained("moving_mnist", tmp_path / "out", tmp_path / "clip", config)
+    assert np.load(folder / "clip.npz")["predicted"].shape == (10, 64, 64, 1)
     assert "drawn" not in capfd.readouterr().err
 
 
@@ -108,27 +116,47 @@ def test_moving_digits_need_none_of_mnist(tmp_path, capfd, monkeypatch):
     [
         ("stereo", "nothing", "nothing does not exist; give an image or clip"),
         ("stereo", "empty", "no images under"),
-        ("stereo", "twice", "two inputs are called twice/0, but for their endings"),
+        ("stereo", "twice", "2 inputs are called 0, but for their endings"),
         ("stereo", "words.txt", "cannot read"),
+        ("stereo", "mixed", "1.png is a RGBA image"),
+        ("stereo", ".", "lies in the input"),
         ("highway", "words.txt", "is no video file"),
         ("highway", "empty", "holds neither a video file"),
         ("highway", "short", "short has 2 frames, the network reads 3; remove the clip"),
         ("steerable", "twice", "predicts nothing from images alone"),
     ],
 )
-def test_inputs_that_cannot_be_used_are_told(network, source, wanted, tmp_path):
+def test_inputs_that_cannot_be_used_are_told_before_anything_is_written(network, source, wanted, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "words.txt").write_text("no image")
     write_images(tmp_path / "short", np.zeros((2, 8, 8, 1)))
     write_images(tmp_path / "twice", np.zeros((1, 8, 8, 1)))
     Image.new("L", (8, 8)).save(tmp_path / "twice" / "0.bmp")
+    write_images(tmp_path / "mixed", np.zeros((1, 8, 8, 1)))
+    Image.new("RGBA", (8, 8)).save(tmp_path / "mixed" / "1.png")
     with pytest.raises(InputError, match=wanted):
         experiment.predict_by_pretrained(network, tmp_path / "out", tmp_path / source)
+    assert not (tmp_path / "out").exists()
 
 
-def test_predictions_of_another_network_are_left_alone(pairs, tmp_path):
-    write_images(tmp_path / "left", pairs["left"][:1])
-    experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / "left")
-    experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / "left")
+def test_links_have_the_names_that_the_user_gave_them(pairs, tmp_path):
+    write_images(tmp_path / "store", pairs["left"][:1])
+    (tmp_path / "view.png").symlink_to(tmp_path / "store" / "0.png")
+    folder = experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / "view.png")
+    assert (folder / "view.npz").exists()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="loop does not exist"):
+        experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / "loop")
+
+
+def test_predictions_are_never_mixed(pairs, tmp_path):
+    for name in ("a", "b"):
+        write_images(tmp_path / name / "data", pairs["left"][:3])
+    ours, theirs = (
+        experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / name / "data") for name in ("a", "b")
+    )
+    assert ours != theirs
+    with pytest.raises(InputError, match="already; remove it to predict again"):
+        experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / "a" / "data")
     with pytest.raises(InputError, match="belongs to a run with another config"):
-        experiment.predict_by_pretrained("highway", tmp_path / "out", tmp_path / "left")
+        experiment.predict_by_pretrained("highway", tmp_path / "out", tmp_path / "a")

@@ -42,19 +42,21 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Lists image files by their suffix, numbers in names in numeric order, hidden files left out.
+    """Lists image files by their suffix, numbers in names in numeric order, hidden files and folders left out.
 
     Args:
         folder: An existing folder.
-        recursive: Whether to look into its subfolders.
+        recursive: Whether to look into its subfolders, but for those that are links.
 
     Returns:
         Paths in natural order of their path relative to `folder`.
     """
+
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
     found = folder.rglob("*") if recursive else folder.iterdir()
-    images = [
-        path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
-    ]
+    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not hidden(path) and path.is_file()]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
@@ -64,7 +66,7 @@ def find_images(source: Path) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    found = [source] if source.is_file() else list_images(source, recursive=True)
+    found = list_images(source, recursive=True) if source.is_dir() else [source]
     if not found:
         raise InputError(f"no images under {source}; wanted {', '.join(IMAGE_SUFFIXES)} files")
     return found

@@ -11,9 +11,9 @@ import numpy as np
 
 from dfn_jax import files
 from dfn_jax.data.image_files import (
-    IMAGE_SUFFIXES,
     check_channels,
     existing_folder,
+    find_images,
     header_size,
     list_images,
     read_pixels,
@@ -125,9 +125,7 @@ def crops(data_dir: str | Path, *, image_size: tuple[int, int], channels: int = 
 
     check_channels(channels)
     folder = existing_folder(data_dir)
-    paths = list_images(folder, recursive=True)
-    if not paths:
-        raise InputError(f"no images under {folder}; wanted {', '.join(IMAGE_SUFFIXES)} files: check data.dir")
+    paths = find_images(folder)
     sizes = [header_size(path) for path in paths]
     for path, size in zip(paths, sizes, strict=True):
         if size[0] < image_size[0] or size[1] < image_size[1]:

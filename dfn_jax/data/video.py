@@ -3,6 +3,7 @@
 Every frame is decoded once, made small, and kept in memory: half an hour at 64x64 is some 200 MB.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
-def load_clips(folder: str | Path, *, image_size: tuple[int, int], channels: int) -> dict[str, np.ndarray]:
+def load_clips(
+    folder: str | Path, *, image_size: tuple[int, int], channels: int, last: int | None = None
+) -> dict[str, np.ndarray]:
     """Reads all clips of a folder: each video file, and each folder of images, whose names give the order in time.
 
     Args:
         folder: looked through with its subfolders; may also be a single video file.
         image_size: (H, W) in pixels to resize every frame to, by Pillow's box filter: the mean of the pixels covered.
         channels: 1 for grey, 3 for RGB.
+        last: frames to keep of the end of each clip; None for all.
 
     Returns:
         uint8 [T, H, W, C] of each clip, by its name.
@@ -52,7 +56,7 @@ def load_clips(folder: str | Path, *, image_size: tuple[int, int], channels: int
     clips = {}
     for name, source in progress(sources.items(), desc="reading video", unit="clip", leave=False):
         frames = _video_frames(source, channels) if isinstance(source, Path) else _image_frames(source, channels)
-        clips[name] = _resized(name, frames, image_size)
+        clips[name] = _resized(name, frames, image_size, last)
     return clips
 
 
@@ -130,8 +134,8 @@ def _image_frames(paths: list[Path], channels: int) -> Iterator["Image.Image"]:
         yield read_image(path, channels)
 
 
-def _resized(name: str, frames: Iterable["Image.Image"], image_size: tuple[int, int]) -> np.ndarray:
-    result, first = [], None
+def _resized(name: str, frames: Iterable["Image.Image"], image_size: tuple[int, int], last: int | None) -> np.ndarray:
+    result, first = deque(maxlen=last), None
     for index, frame in enumerate(frames):
         first = first or frame.size
         if frame.size != first:

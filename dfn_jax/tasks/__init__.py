@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
 
-__all__ = ["TASKS", "Batch", "Evaluation", "Params", "Task", "make_task"]
+__all__ = ["TASKS", "Batch", "Evaluation", "Params", "Task", "make_task", "make_task_without_data"]
 
 TASKS = ("stereo", "steerable", "video")
 EXPERIMENTS = {"stereo": "stereo", "steerable": "steerable", "moving_mnist": "video", "highway": "video"}
@@ -32,3 +32,11 @@ def make_task(config: ConfigDict) -> Task:
         raise InputError(f"config.task is {config.task!r}; {config.experiment} is {EXPERIMENTS[config.experiment]}")
     task = importlib.import_module(f"dfn_jax.tasks.{config.task}").make_task(config)
     return task._replace(fingerprint=functools.cache(task.fingerprint))  # It reads all digits, or looks at all files.
+
+
+def make_task_without_data(config: ConfigDict) -> Task:
+    """The same for a network that is applied to inputs of another kind alone: its own data need not be there."""
+    config = config.copy_and_resolve_references()
+    if "digits" in config.data:
+        config.data.digits, config.data.dir = "drawn", ""  # MNIST is looked for when the task is made.
+    return make_task(config)

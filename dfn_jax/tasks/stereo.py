@@ -18,7 +18,7 @@ from dfn_jax.models.deep_stereo import DeepStereo, Selected
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
-from dfn_jax.tasks.stereo_prediction import predict_stereo
+from dfn_jax.tasks.stereo_prediction import stereo_inputs
 from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, Params, Task, TrainBatch
 
 # Flax modules whose fields are the entries of `config.model`, and dtype: of the left view [N, H, W, C] they make the
@@ -73,9 +73,7 @@ def make_task(config: ConfigDict) -> Task:
         loss_name="squared error, mean over pixels",
         check_test=lambda: None if _test_name(config) == "highway" else test_examples(),
         fingerprint=lambda: _fingerprint(config),
-        predict=lambda params, source: predict_stereo(
-            source, lambda left: predict(params, left), largest_shift=largest_shift, **_pair_options(config)
-        ),
+        inputs=lambda source: stereo_inputs(source, predict, largest_shift=largest_shift, **_pair_options(config)),
     )
 
 

@@ -65,17 +65,27 @@ class Evaluation(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a network makes of one input of which nothing else is known.
+    """What a network makes of one input.
 
     Attributes:
-        name: of the input, a path from the folder that it lies in.
-        arrays: what was predicted and what was read off the filters, by names.
-        picture: of both, beside the input; [H', W', 3] uint8.
+        arrays: the input, what was predicted and what was read off the filters, by names.
+        picture: of the same; [H', W', 3] uint8.
     """
 
-    name: Path
     arrays: Mapping[str, np.ndarray]
     picture: np.ndarray
+
+
+class Inputs(NamedTuple):
+    """Images or clips of which nothing else is known, to predict from.
+
+    Attributes:
+        names: of each, a path without ending from the folder that was given.
+        predict: parameters -> what the network makes of each, in the same order.
+    """
+
+    names: list[Path]
+    predict: Callable[[Params], Iterator[Prediction]]
 
 
 class Task(NamedTuple):
@@ -90,8 +100,7 @@ class Task(NamedTuple):
         check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
         fingerprint: what tells the data of training, and of an evaluation on their own test set, from others, wherever
             they lie; empty for data that the program itself makes.
-        predict: (parameters, file or folder of inputs) -> what the network makes of each, in order; None for a network
-            that predicts nothing from images alone.
+        inputs: a file or folder of inputs -> what to predict from; None where nothing is predicted from images alone.
     """
 
     init: Callable[[Array], Params]
@@ -101,7 +110,7 @@ class Task(NamedTuple):
     loss_name: str
     check_test: Callable[[], object] = lambda: None
     fingerprint: Callable[[], str] = lambda: ""
-    predict: Callable[[Params, Path], Iterator[Prediction]] | None = None
+    inputs: Callable[[Path], Inputs] | None = None
 
 
 def open_train_data(task: Task) -> None:

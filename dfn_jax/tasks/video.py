@@ -11,7 +11,7 @@ from dfn_jax.tasks.task import Batch, Params, Task
 from dfn_jax.tasks.video_data import HIGHWAY_DATA, lengths, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
-from dfn_jax.tasks.video_prediction import predict_video
+from dfn_jax.tasks.video_prediction import video_inputs
 
 LOSSES = {
     "binary_cross_entropy": (losses.binary_cross_entropy_mean, "binary cross-entropy, nats, mean over pixels"),
@@ -68,12 +68,8 @@ def make_task(config: ConfigDict) -> Task:
         loss_name=loss_name,
         check_test=tested.test_set,
         fingerprint=data.fingerprint,
-        predict=lambda params, source: predict_video(
-            source,
-            lambda frames: predict(params, frames),
-            image_size=tuple(config.data.image_size),
-            channels=config.data.channels,
-            known=known,
+        inputs=lambda source: video_inputs(
+            source, predict, image_size=tuple(config.data.image_size), channels=config.data.channels, known=known
         ),
     )
 

@@ -1,6 +1,6 @@
 """The frames that follow the end of a clip, and the motion in the filters that made them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -10,26 +10,29 @@ from dfn_jax import visualize
 from dfn_jax.data import video
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import Prediction
-from dfn_jax.tasks.video_evaluation import STRIP_WIDTH, Predict
+from dfn_jax.tasks.task import Inputs, Params, Prediction
+from dfn_jax.tasks.video_evaluation import STRIP_WIDTH, Guess
 
 
-def predict_video(
-    source: Path, predict: Predict, *, image_size: tuple[int, int], channels: int, known: int
-) -> Iterator[Prediction]:
-    """Applies a video network to the last frames of clips.
+def video_inputs(
+    source: Path,
+    predict: Callable[[Params, np.ndarray], Guess],
+    *,
+    image_size: tuple[int, int],
+    channels: int,
+    known: int,
+) -> Inputs:
+    """Opens clips. Predictions are of each given [known, H, W, C], predicted [F, H, W, C] and flow [F, H, W, 2].
+
+    Frames are in [0, 1]: the last ones of the clip, and those that follow. Flow is in pixels of the resized frames, x
+    to the right then y down, from each predicted frame back to the one before it; without filters there is none.
 
     Args:
         source: a video file, or a folder of clips; see `video.load_clips`.
-        predict: see `evaluate_video`.
+        predict: parameters, frames [1, known, H, W, C] -> the frames that follow.
         image_size: (H, W) in pixels to which frames are resized, whatever their shape.
         channels: C, 1 for grey or 3 for RGB.
         known: frames that the network reads.
-
-    Yields:
-        For each clip given [known, H, W, C], its last frames, and predicted [F, H, W, C], those that follow, in [0, 1];
-        and where the network has filters flow [F, H, W, 2], pixels of the resized frames, x to the right then y down,
-        from each predicted frame back to the one before it.
 
     Raises:
         InputError: there is no clip, or one cannot be read or is too short.
@@ -37,22 +40,25 @@ def predict_video(
     if source.is_file() and source.suffix.lower() not in video.VIDEO_SUFFIXES:
         known_endings = ", ".join(video.VIDEO_SUFFIXES)
         raise InputError(f"{source} is no video file ({known_endings}); give one, or a folder of clips")
-    clips = video.load_clips(source, image_size=image_size, channels=channels)
+    clips = video.load_clips(source, image_size=image_size, channels=channels, last=known)
     for name, frames in clips.items():
         if len(frames) < known:
             raise InputError(f"{name} has {len(frames)} frames, the network reads {known}; remove the clip")
-    for name, frames in clips.items():
-        given = unit_range(frames[-known:])
-        guess = jax.device_get(predict(given[None]))
-        found = {"given": given, "predicted": guess.frames[0]}
-        found |= {} if guess.flow is None else {"flow": guess.flow[0]}
-        yield Prediction(_path(source, name), found, _picture(found))
+
+    def predictions(params: Params) -> Iterator[Prediction]:
+        for frames in clips.values():
+            given = unit_range(frames)
+            guess = jax.device_get(predict(params, given[None]))
+            found = {"given": given, "predicted": guess.frames[0]}
+            found |= {} if guess.flow is None else {"flow": guess.flow[0]}
+            yield Prediction(found, _picture(found))
+
+    return Inputs([_name(source, name) for name in clips], predictions)
 
 
-def _path(source: Path, name: str) -> Path:
-    """Of a clip, from the folder that the source lies in, without the ending of a video file."""
-    path = (source.parent if source.is_file() else source) / name  # The folder itself has its whole path for a name.
-    path = path.relative_to(source.parent)
+def _name(source: Path, clip: str) -> Path:
+    """Of a clip, without the ending of a video file; of a folder that is one itself, the folder's."""
+    path = Path(source.name if clip == str(source) else clip)
     return path.with_suffix("") if path.suffix.lower() in video.VIDEO_SUFFIXES else path
 
 
