@@ -3,13 +3,15 @@
     python -m experiments.quick [--data=FOLDER]
 
 FOLDER (by default the environment variable DFN_DATA) holds `highway_video`, `kitti_odometry` with the sequences seq1
-and seq2, `kitti_2015` and `train400_gray`; without it, what needs them keeps its records. Eight minutes on two CPU
-cores at their best. A run that is there already is not run again (remove its folder below `workdirs/quick/` for that).
+and seq2, `kitti_2015` and `train400_gray`; what needs one that is not there keeps its records. Eight minutes on two
+CPU cores at their best. A run that is there already is not run again (remove its folder below `workdirs/quick/` for
+that).
 """
 
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import app, flags
@@ -148,8 +150,15 @@ RUNS = {
 }
 
 
-def _needs_data(name: str) -> bool:
-    return any(DATA in argument for argument in RUNS[name].arguments)
+def missing(folder: str) -> dict[str, Path]:
+    """The runs that cannot be run, each with a folder of real data that it needs and that is not there."""
+    needed = [
+        (name, Path(folder, part))
+        for name in RUNS
+        for part in (argument.partition(f"{DATA}/")[2] for argument in RUNS[name].arguments)
+        if part
+    ]
+    return {name: path for name, path in needed if not path.is_dir()}
 
 
 def run(name: str, folder: str) -> Record:
@@ -223,13 +232,13 @@ def main(words: list[str]) -> None:
         # What cannot be done later is told now.
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; the folder of the real data is --data=FOLDER")
-        folder = str(existing_folder(named).resolve()) if named else ""
+        folder = str(existing_folder(named).resolve()) if named else DATA
         with_tables(README.read_text(), {"quick": ""})
-        missing = [name for name in RUNS if not folder and _needs_data(name)]
-        for name in missing:
+        left_out = missing(folder)
+        for name, path in left_out.items():
             kept(name)
-            print(f"{name} needs real data: give --data=FOLDER; its record stays")
-        for name in (name for name in RUNS if name not in missing):
+            print(f"{name} needs {path}, which is not there; its record stays")
+        for name in (name for name in RUNS if name not in left_out):
             record = run(name, folder)
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         with alone():

@@ -1,4 +1,4 @@
-"""The README's Python is run as it stands."""
+"""The Python of the README, and of the page on adding to it, is run as it stands."""
 
 import re
 
@@ -12,7 +12,8 @@ from tests.architecture_test import ROOT
 
 
 def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 4
     names = {"left": jnp.full((2, 64, 64, 1), 0.5)}
     monkeypatch.setattr(video_networks, "NETWORKS", dict(video_networks.NETWORKS))

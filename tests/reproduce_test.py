@@ -102,14 +102,23 @@ def examples_seen(table):
 
 def test_the_readme_says_what_the_filter_saves_as_the_records_do():
     assert cells("stereo")[1] == saved_by_one_seed("stereo", "full")
-    medium = TABLES["stereo"].protocols["medium"].changes
-    share = examples_seen("stereo") / (medium["train.steps"] * medium["train.batch_size"])
-    worth = saved("stereo", "medium").replace("*", "")
-    assert cells("stereo")[2].endswith(f"; by 1/{share:.0f} of its training {worth}")
     assert cells("highway")[1] == saved_by_one_seed("highway", "medium")
-    small = 100 * (1 - mean("highway", "paper", "short") / mean("highway", "twin", "short"))
-    assert f" by 1/{share:.0f} of the paper's training and one seed" in cells("highway")[2]
-    assert cells("highway")[2].endswith(f"on 32x32, after minutes of training, it is {small:.0f} %")
+    medium = TABLES["highway"].protocols["medium"].changes
+    share = examples_seen("highway") / (medium["train.steps"] * medium["train.batch_size"])
+    assert f": 1/{share:.0f} of the training, one seed" in cells("highway")[2]
+    for table in ("stereo", "highway"):
+        twin, dfn = (
+            next(row.published for row in TABLES[table].rows if row.preset == one) for one in ("twin", "paper")
+        )
+        without, with_filter = (float(re.search(r"([0-9.]+) \(authors' code\)", said)[1]) for said in (twin, dfn))
+        published = f"{100 * (1 - with_filter / without):.0f} % ({without:.2f} to {with_filter:.2f})"
+        assert cells(table)[0] == published
+
+
+def test_the_caption_of_the_first_picture_says_what_the_record_does():
+    (dfn,) = (r for r in reproduce.records("stereo") if (r["row"], r["protocol"]) == ("paper", "full"))
+    off, without = dfn["disparity_epe_noc"], dfn["baseline_copy_disparity_epe_noc"]
+    assert f"is off by {off:.2f} px on average, and by {without:.2f} px if none is assumed.*" in README.read_text()
 
 
 def test_the_readme_says_of_steerable_filters_what_the_records_do():
@@ -126,12 +135,7 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         assert f", {record['training_time_s'] / 3600:.1f} hours" in said
     again = ": {:.0f} and, without the filter, {:.0f}.".format(*(one["bce_nats_per_frame"] for one in unfinished))
     assert again in README.read_text()
-    assert cells("Moving MNIST made small")[1] == saved("moving_mnist", "short")
-    dfn = mean("moving_mnist", "paper", "short")
-    others = [f"{said} {mean('moving_mnist', row, 'short'):.1f}" for row, said in RIVALS.items()]
-    blurred = reproduce.records("moving_mnist")[0]["baseline_blurred_frame_bce_nats_per_frame"]
-    figures = ", ".join([*others, f"a blurred last frame {blurred:.1f}"])
-    assert cells("Moving MNIST made small")[2].endswith(f"{dfn:.1f} nats a frame; {figures}")
+    assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; by half as many steps" in README.read_text()
 
 
 def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
@@ -172,11 +176,27 @@ def test_the_readme_tells_of_real_video_what_the_records_say():
     assert f"; its twin without the filter has {twin['mse_per_frame']:.2f}. " in words
 
 
+def test_the_readme_says_how_bad_the_network_trained_on_kitti_is():
+    record = reproduce.read(reproduce.RESULTS / "stereo_kitti_odometry.json")
+    itself = record["baseline_copy_mse_per_image"]
+    assert record["mse_per_image"] > itself
+    assert f"worse than the left view itself, {itself:.2f}." in README.read_text()
+
+
 @pytest.mark.parametrize("name", quick.RUNS)
 def test_records_of_quick_runs_are_of_these_commands(name):
     record = reproduce.read(reproduce.RESULTS / f"{name}.json")
     assert shlex.split(record["command"]) == ["python", "launch.py", *quick.RUNS[name].arguments]
     assert all(math.isfinite(record[shown.metric]) for shown in quick.RUNS[name].figures)
+
+
+def test_quick_runs_whose_data_are_not_there_are_left_out(tmp_path):
+    for folder in ("kitti_2015", "highway_video"):
+        (tmp_path / folder).mkdir()
+    odometry = tmp_path / "kitti_odometry"
+    texture = tmp_path / "train400_gray"
+    wanted = {"stereo_kitti_odometry": odometry, "stereo_kitti_2015": odometry, "steerable_quick": texture}
+    assert quick.missing(str(tmp_path)) == wanted
 
 
 def test_what_is_worse_than_a_trivial_predictor_is_called_so():
