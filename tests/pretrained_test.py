@@ -33,6 +33,25 @@ def test_a_network_is_as_good_as_its_card_says(name, monkeypatch):
         assert abs(found[metric] - value) < 0.01 * abs(value), metric
 
 
+def test_the_readme_says_of_each_network_what_its_card_does():
+    """How long it was trained, on what size, and its errors, rounded as they are told."""
+    lines = (ROOT / "README.md").read_text().splitlines()
+    told = {
+        "stereo": {"mse_per_image": "error {:.2f} an", "disparity_epe_noc": "disparity {:.2f} px"},
+        "highway": {"mse_per_frame": "error {:.2f} a", "flow_epe_noc": "flow {:.2f} px"},
+        "moving_mnist": {"bce_nats_per_frame": "| {:.0f} nats a"},
+        "steerable": {"filter_relative_error": "filters {:.4f},"},
+    }
+    assert sorted(told) == pretrained.names()
+    for name, figures in told.items():
+        config, _, card = pretrained.load(name)
+        (line,) = [line for line in lines if line.startswith(f"| `{name}` | ")]
+        height, width = config.data.image_size
+        assert f", {height}x{width} | {card['steps']:,} steps of {config.train.batch_size} |" in line
+        for metric, words in figures.items():
+            assert words.format(card["metrics"][metric]) in line
+
+
 def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
     pretrained.FOLDER.mkdir()
