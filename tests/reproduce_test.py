@@ -207,6 +207,33 @@ def test_what_is_worse_than_a_trivial_predictor_is_called_so():
     assert quick._cells(error._replace(rival=""), {"a": 0.05}) == ["0.0500", "–"]
 
 
+def test_protocols_are_what_their_words_say():
+    for name in ("stereo", "highway"):
+        published, medium = get_config(name, "paper"), TABLES[name].protocols["medium"]
+        assert medium.recipe.endswith("half the steps, a quarter of the batch, learning rate halved twice as often")
+        shares = [(published.train.steps, "train.steps"), (published.train.batch_size, "train.batch_size")]
+        shares.append((published.optim.halve_every, "optim.halve_every"))
+        assert [theirs / medium.changes[entry] for theirs, entry in shares] == [2, 4, 2]
+    for name in ("stereo", "highway", "moving_mnist"):
+        short, pieces = TABLES[name].protocols["short"], {"stereo": "pairs"}.get(name, "sequences")
+        words = f"{short.changes['train.steps']:,} steps of {short.changes['train.batch_size']} {pieces}, Muon"
+        assert words in short.recipe
+        assert short.changes["optim.name"] == "muon"
+    medium, rows = TABLES["moving_mnist"].protocols["medium"], {row.preset: row for row in TABLES["moving_mnist"].rows}
+    arguments = {row: recipe(reproduce.arguments("moving_mnist", rows[row], "medium", 0)) for row in rows}
+    assert {(one.train.steps, one.train.batch_size) for one in arguments.values()} == {(2000, 4)}
+    assert "2,000 steps of 4 sequences" in medium.recipe
+    rates = {row: (one.optim.name, one.optim.learning_rate) for row, one in arguments.items()}
+    assert rates.pop("fc_lstm") == ("adam", 1e-3)
+    assert rates.pop("twin") == ("muon", 3e-4)
+    assert set(rates.values()) == {("muon", 1e-3)}
+    assert (
+        "Muon (for the FC-LSTM Adam), 1e-3, or 3e-4 without the filter, halved every 500, gradients clipped to norm 1"
+        in (medium.recipe)
+    )
+    assert {(one.optim.halve_every, one.optim.clip_norm) for one in arguments.values()} == {(500, 1.0)}
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_records_are_of_the_recipes_as_they_are(name):
     """A record whose command is not that of its row any more is of another recipe."""
