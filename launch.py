@@ -35,7 +35,7 @@ def main(_: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # that a GPU is there, but cannot be used
-    from dfn_jax import experiment, processes
+    from dfn_jax import experiment, parallel, processes
     from dfn_jax.config import check_text
     from dfn_jax.files import keep_compiled_programs
     from dfn_jax.provenance import hardware
@@ -49,7 +49,7 @@ def main(_: list[str]) -> None:
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
     check_text("--workdir", str(workdir.absolute()))
-    processes.check_devices()
+    parallel.check_devices()
     if processes.is_first():
         print(f"workdir: {workdir}\ndevices: {hardware()}", flush=True)
     if MODE.value == "predict":

@@ -113,7 +113,7 @@ def check_text(what: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{what} is {value!r}, which is not UTF-8; rename the folder") from error
+        raise InputError(f"{what} is {value!r}, which is not UTF-8; rename it") from error
 
 
 def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int = 32) -> None:

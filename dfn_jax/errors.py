@@ -30,7 +30,7 @@ def preempt_on_sigterm() -> None:
 
     def raise_error(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What is done from here on is not to be cut short.
-        raise PreemptedError("asked to end; the same command goes on from what is saved")
+        raise PreemptedError("asked to end; what was saved is whole: give the same command again")
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, raise_error)
@@ -45,7 +45,7 @@ def out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def told_in_one_line(
-    program: str, *, interrupted: str = "the same command (with the same --workdir) goes on from what is saved"
+    program: str, *, interrupted: str = "what was saved is whole: give the same command (with the same --workdir) again"
 ) -> Iterator[None]:
     """What goes wrong outside the code ends the program with one line and exit code 1, or 75 where it was preempted.
 

@@ -100,7 +100,7 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
         return evaluate(task, config, workdir, state, began=began)
 
 
-def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> list[Path]:
+def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> Path:
     """Applies the network of a run to images or clips of which nothing else is known.
 
     Args:
@@ -121,8 +121,7 @@ def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> list
     task = make_task_without_data(config)
     inputs, folder = open_inputs(task, source, workdir)
     state = restore(task, config, workdir)
-    origin = {"steps": int(state.step), "precision": config.precision, "commit": commit()}
-    write_predictions(inputs, state.params, folder, origin)
+    write_predictions(inputs, state.params, folder, {"steps": int(state.step), **_terms(config)})
     return folder
 
 
@@ -146,8 +145,7 @@ def predict_by_pretrained(name: str, workdir: str | Path, source: str | Path, co
     _check_new(workdir)
     inputs, folder = open_inputs(task, source, workdir)
     with claim_workdir(workdir, config):
-        origin = {"pretrained": name, "sha256": card["sha256"], "precision": config.precision, "commit": commit()}
-        write_predictions(inputs, params, folder, origin)
+        write_predictions(inputs, params, folder, {"pretrained": name, "sha256": card["sha256"], **_terms(config)})
     return folder
 
 
@@ -162,6 +160,11 @@ def _open_pretrained(
     task = make(config)
     pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
     return config, task, params, card
+
+
+def _terms(config: ConfigDict) -> dict[str, Any]:
+    """By what predictions are made, beside the network."""
+    return {"eval": config.eval.to_dict(), "precision": config.precision, "commit": commit()}
 
 
 def _check_new(workdir: Path) -> None:
@@ -214,7 +217,8 @@ def _used_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> Confi
     if config.data.name != trained_with.data.name:
         raise InputError(
             f"the pretrained network {name} was trained on {trained_with.data.name}, config.data.name is "
-            f"{config.data.name}; to evaluate it on other data, give --config.eval.name and --config.eval.dir"
+            f"{config.data.name}; to evaluate it on other data, give --config.eval.name and --config.eval.dir, and to "
+            "predict --input alone"
         )
     theirs, ours = (dict(recipe.get("model", {})) for recipe in (trained_with, config))
     if differ := [key for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
+
+
+def check_devices() -> None:
+    """Checks that JAX finds a device, of the kind that the environment asks for.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second where a GPU is asked for and there is none
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX finds no device with JAX_PLATFORMS={asked!r} ({str(error) or 'none of these is there'}); unset it, "
+            "or name one that is there, such as cpu"
+        ) from error
 
 
 def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]) -> Mesh:

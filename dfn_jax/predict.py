@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dfn_jax import parallel, visualize
+from dfn_jax.config import check_text
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded, make_writable_folder, name_and_checksum, write_arrays, write_whole
 from dfn_jax.progress import progress
@@ -29,21 +30,30 @@ def open_inputs(task: Task, source: str | Path, workdir: Path) -> tuple[Inputs, 
     Raises:
         InputError: the task predicts nothing from images alone, an input cannot be used, or it was predicted from.
     """
+    check_text("the input", str(source))
     source = Path(os.path.abspath(expanded(source)))  # noqa: PTH100  Links keep the names that the user gave them.
     folder = workdir / "predictions" / name_and_checksum(source)
     if task.inputs is None:
-        raise InputError("this network predicts nothing from images alone; --mode=predict is for stereo and video")
+        raise InputError("this network predicts nothing from images alone; measure it, by --mode=evaluate")
     if not source.exists():
         raise InputError(f"the input {source} does not exist; give an image or clip, or a folder of them")
     if folder.resolve().is_relative_to(source.resolve()):
-        raise InputError(f"{workdir} lies in the input, {source}; choose another --workdir")
+        raise InputError(f"the input {source} contains {workdir}, where predictions go; give one that does not")
     if (folder / RECORD).exists():
-        raise InputError(f"{folder} has the predictions from {source} already; remove it to predict again")
+        raise InputError(f"{folder} has the predictions from {source} already; remove or rename it to predict again")
     inputs = task.inputs(source)
-    name, count = Counter(inputs.names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{count} inputs are called {name}, but for their endings; rename all but one")
+    _check_names(inputs.names)
     return inputs, folder
+
+
+def _check_names(names: list[Path]) -> None:
+    """Checks that the files of no two inputs would be in each other's way."""
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"the predictions from {count} inputs would be called {name}; rename all but one")
+    files = {name.with_name(f"{name.name}.{ending}") for name in names for ending in ("png", "npz")}
+    if clash := next((folder for name in names for folder in name.parents if folder in files), None):
+        raise InputError(f"the input has a folder {clash}, as a prediction from it would be called; rename it")
 
 
 def write_predictions(inputs: Inputs, params: Params, folder: Path, origin: dict[str, Any]) -> None:

@@ -55,22 +55,6 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
         ) from error
 
 
-def check_devices() -> None:
-    """Checks that JAX finds a device, of the kind that the environment asks for.
-
-    Raises:
-        InputError: it does not.
-    """
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the second where a GPU is asked for and there is none
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        raise InputError(
-            f"JAX finds no device with JAX_PLATFORMS={asked!r} ({str(error) or 'none of these is there'}); unset it, "
-            "or name one that is there, such as cpu"
-        ) from error
-
-
 def is_first() -> bool:
     """Whether this is the process that writes logs and reports."""
     return jax.process_index() == 0

@@ -1,4 +1,4 @@
-"""Runs every experiment's preset `quick`, on embedded and on real data; writes results/ and the README's first table.
+"""Runs every experiment's preset `quick`, on embedded and on real data; writes results/ and the README's table of them.
 
     python -m experiments.quick [--data=FOLDER]
 
@@ -237,7 +237,7 @@ def main(words: list[str]) -> None:
         left_out = missing(folder)
         for name, path in left_out.items():
             kept(name)
-            print(f"{name} needs {path}, which is not there; its record stays")
+            print(f"{name} needs {path}, which is not there; its record stays (FOLDER is given by --data)")
         for name in (name for name in RUNS if name not in left_out):
             record = run(name, folder)
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")

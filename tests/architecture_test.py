@@ -39,7 +39,7 @@ MAY_IMPORT = {
         "tasks",
     },
     "pretrained": {"errors", "files", "tasks", "train"},
-    "predict": {"errors", "files", "parallel", "progress", "tasks", "visualize"},
+    "predict": {"config", "errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
         "config", "errors", "evaluate", "optimisers", "predict", "pretrained", "processes", "provenance", "records",
         "tasks", "train",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax.data import epochs
+from dfn_jax.data import epochs, image_files
 from dfn_jax.data.images import crops, texture_batch
 from dfn_jax.errors import InputError
 from tests.reference import of_few_bits
@@ -179,6 +179,19 @@ def test_an_image_that_vanishes_is_told_by_name(folder):
     with pytest.raises((InputError, OSError)) as caught:
         epochs.batch(found, 0, batch_size=1)
     assert str(folder) in str(caught.value)
+
+
+def test_photographs_are_turned_as_their_camera_says(tmp_path):
+    stored = np.zeros((16, 32, 1), np.uint8)
+    stored[:, 16:] = 255  # the right half, which is below when the camera was held as 6 says
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored[..., 0]).save(tmp_path / "upright.jpg", exif=exif, quality=100)
+    assert image_files.header_size(tmp_path / "upright.jpg") == (32, 16)
+    shown = image_files.read_pixels(tmp_path / "upright.jpg", 1)
+    assert shown.shape == (32, 16, 1)
+    assert shown[:16].mean() < 5
+    assert shown[16:].mean() > 250
 
 
 def test_missing_folder_and_unknown_channels(tmp_path):

@@ -116,13 +116,16 @@ def test_moving_digits_need_none_of_mnist(tmp_path, capfd, monkeypatch):
     [
         ("stereo", "nothing", "nothing does not exist; give an image or clip"),
         ("stereo", "empty", "no images under"),
-        ("stereo", "twice", "2 inputs are called 0, but for their endings"),
+        ("stereo", "twice", "from 2 inputs would be called 0; rename"),
+        ("stereo", "in_the_way", "has a folder 0.npz, as a prediction from it would be called"),
+        ("stereo", "cut_short", "cannot read .*1.png as an image"),
+        ("stereo", "not\udce9utf8", "which is not UTF-8"),
         ("stereo", "words.txt", "cannot read"),
         ("stereo", "mixed", "1.png is a RGBA image"),
-        ("stereo", ".", "lies in the input"),
+        ("stereo", ".", "where predictions go; give one that does not"),
         ("highway", "words.txt", "is no video file"),
         ("highway", "empty", "holds neither a video file"),
-        ("highway", "short", "short has 2 frames, the network reads 3; remove the clip"),
+        ("highway", "short", "short has 2 frames, the network reads 3; remove it"),
         ("steerable", "twice", "predicts nothing from images alone"),
     ],
 )
@@ -132,6 +135,11 @@ def test_inputs_that_cannot_be_used_are_told_before_anything_is_written(network,
     write_images(tmp_path / "short", np.zeros((2, 8, 8, 1)))
     write_images(tmp_path / "twice", np.zeros((1, 8, 8, 1)))
     Image.new("L", (8, 8)).save(tmp_path / "twice" / "0.bmp")
+    write_images(tmp_path / "in_the_way", np.zeros((1, 8, 8, 1)))
+    write_images(tmp_path / "in_the_way" / "0.npz", np.zeros((1, 8, 8, 1)))
+    write_images(tmp_path / "cut_short", np.random.default_rng(0).random((2, 64, 64, 1)))
+    whole = (tmp_path / "cut_short" / "1.png").read_bytes()
+    (tmp_path / "cut_short" / "1.png").write_bytes(whole[: len(whole) // 2])
     write_images(tmp_path / "mixed", np.zeros((1, 8, 8, 1)))
     Image.new("RGBA", (8, 8)).save(tmp_path / "mixed" / "1.png")
     with pytest.raises(InputError, match=wanted):
@@ -156,7 +164,7 @@ def test_predictions_are_never_mixed(pairs, tmp_path):
         experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / name / "data") for name in ("a", "b")
     )
     assert ours != theirs
-    with pytest.raises(InputError, match="already; remove it to predict again"):
+    with pytest.raises(InputError, match="already; remove or rename it"):
         experiment.predict_by_pretrained("stereo", tmp_path / "out", tmp_path / "a" / "data")
     with pytest.raises(InputError, match="belongs to a run with another config"):
         experiment.predict_by_pretrained("highway", tmp_path / "out", tmp_path / "a")

@@ -111,14 +111,15 @@ def test_the_readme_says_what_the_filter_saves_as_the_records_do():
             next(row.published for row in TABLES[table].rows if row.preset == one) for one in ("twin", "paper")
         )
         without, with_filter = (float(re.search(r"([0-9.]+) \(authors' code\)", said)[1]) for said in (twin, dfn))
-        published = f"{100 * (1 - with_filter / without):.0f} % ({without:.2f} to {with_filter:.2f})"
+        published = f"{100 * (1 - with_filter / without):.0f} %, of {without:.2f} to {with_filter:.2f}"
         assert cells(table)[0] == published
 
 
 def test_the_caption_of_the_first_picture_says_what_the_record_does():
     (dfn,) = (r for r in reproduce.records("stereo") if (r["row"], r["protocol"]) == ("paper", "full"))
-    off, without = dfn["disparity_epe_noc"], dfn["baseline_copy_disparity_epe_noc"]
-    assert f"is off by {off:.2f} px on average, and by {without:.2f} px if none is assumed.*" in README.read_text()
+    off, shifted = dfn["disparity_epe_noc"], dfn["baseline_row_shift_disparity_epe_noc"]
+    told = f"is off by {off:.2f} px on average, and the best shift for each row by {shifted:.2f} px.*"
+    assert told in README.read_text()
 
 
 def test_the_readme_says_of_steerable_filters_what_the_records_do():
@@ -135,7 +136,7 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         assert f", {record['training_time_s'] / 3600:.1f} hours" in said
     again = ": {:.0f} and, without the filter, {:.0f}.".format(*(one["bce_nats_per_frame"] for one in unfinished))
     assert again in README.read_text()
-    assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; by half as many steps" in README.read_text()
+    assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in README.read_text()
 
 
 def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():

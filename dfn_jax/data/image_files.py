@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
+_ORIENTATION = 0x0112  # of EXIF: 1 is as stored; from 5 on height and width change places
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what PIL raises on a broken file
 
 
@@ -68,7 +69,7 @@ def find_images(source: Path) -> list[Path]:
     """
     found = list_images(source, recursive=True) if source.is_dir() else [source]
     if not found:
-        raise InputError(f"no images under {source}; wanted {', '.join(IMAGE_SUFFIXES)} files")
+        raise InputError(f"no images under {source}; give a folder with files {', '.join(IMAGE_SUFFIXES)}, or one")
     return found
 
 
@@ -78,19 +79,19 @@ def natural_key(name: str) -> list:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """Reads (height, width) from the header of an 8-bit grey or RGB image.
+    """Reads (height, width), as it is shown, from the header of an 8-bit grey or RGB image.
 
     Raises:
         InputError: The file is unreadable or holds anything but 8-bit grey or RGB.
     """
     with _opened(path) as image:
-        mode, size = image.mode, image.size
+        mode, (width, height), upright = image.mode, image.size, _orientation(image) > 4
     _check_8_bit(path, mode)
-    return size[1], size[0]
+    return (width, height) if upright else (height, width)
 
 
 def read_image(path: Path, channels: int) -> "Image.Image":
-    """Reads an 8-bit grey or RGB image file as grey (Rec. 601 luma) or RGB.
+    """Reads an 8-bit grey or RGB image file as grey (Rec. 601 luma) or RGB, turned as its camera says.
 
     Args:
         path: The file.
@@ -102,9 +103,17 @@ def read_image(path: Path, channels: int) -> "Image.Image":
     Raises:
         InputError: The file is unreadable or holds anything but 8-bit grey or RGB.
     """
+    from PIL import ImageOps
+
     header_size(path)
     with _opened(path) as image:
-        return image.convert("L" if channels == 1 else "RGB")
+        turned = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+        return turned.convert("L" if channels == 1 else "RGB")
+
+
+def _orientation(image: "Image.Image") -> int:
+    """How a camera was held, in EXIF's numbers; of JPEG alone, as for that of a PNG all its pixels would be decoded."""
+    return image.getexif().get(_ORIENTATION, 1) if image.format in ("JPEG", "MPO") else 1
 
 
 def read_pixels(path: Path, channels: int) -> np.ndarray:

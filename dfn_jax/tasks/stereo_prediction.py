@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from dfn_jax import visualize
-from dfn_jax.data.image_files import find_images, header_size, read_image, shrunk, unit_range
-from dfn_jax.tasks.stereo_evaluation import in_batches
+from dfn_jax.data.image_files import find_images, read_image, shrunk, unit_range
+from dfn_jax.parallel import filled
 from dfn_jax.tasks.task import TEST_BATCH, Inputs, Params, Prediction
 
 
@@ -36,17 +36,15 @@ def stereo_inputs(
         InputError: there is no image, or one cannot be read.
     """
     paths = find_images(source)
-    for path in paths:
-        header_size(path)  # One that cannot be read is told before any is predicted.
+    views = [shrunk(read_image(path, channels), image_size) for path in paths]
 
     def predictions(params: Params) -> Iterator[Prediction]:
-        for start in range(0, len(paths), TEST_BATCH):
-            batch = [shrunk(read_image(path, channels), image_size) for path in paths[start : start + TEST_BATCH]]
-            left = unit_range(np.stack(batch))
-            right, disparity = in_batches(lambda views: predict(params, views), left)
+        for start in range(0, len(views), TEST_BATCH):
+            left = unit_range(np.stack(views[start : start + TEST_BATCH]))
+            right, disparity = jax.device_get(predict(params, filled(left, TEST_BATCH)))
             arrays = {"left": left, "right": np.clip(right, 0, 1)}
             arrays |= {} if disparity is None else {"disparity": disparity}
-            for index in range(len(batch)):
+            for index in range(len(left)):
                 found = {name: values[index] for name, values in arrays.items()}
                 yield Prediction(found, _picture(found, largest_shift))
 
