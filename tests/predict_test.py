@@ -36,7 +36,8 @@ def clips():
 
 
 def test_right_views_and_disparity_of_left_views(pairs, tmp_path):
-    write_images(tmp_path / "drive" / "left", pairs["left"])
+    noise = np.random.default_rng(0).integers(2, size=(64, 64, 1))
+    write_images(tmp_path / "drive" / "left", [*pairs["left"], noise])
     done = succeed(
         "--mode=predict", "--pretrained=stereo", f"--input={tmp_path / 'drive'}", f"--workdir={tmp_path / 'out'}"
     )
@@ -44,7 +45,9 @@ def test_right_views_and_disparity_of_left_views(pairs, tmp_path):
     assert drive.name.startswith("drive-")
     assert str(drive) in done.stdout
     folder = drive / "left"
-    assert len(list(folder.iterdir())) == 2 * 18
+    assert len(list(folder.iterdir())) == 2 * 19
+    of_noise = np.load(folder / "18.npz")["right"]
+    assert (of_noise.min(), of_noise.max()) == (0, 1), "the network itself goes beyond"
     found = [dict(np.load(folder / f"{index}.npz")) for index in range(18)]
     right, disparity = (np.stack([one[name] for one in found]) for name in ("right", "disparity"))
     assert (
