@@ -8,7 +8,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from dfn_jax.command_line import parse
+from dfn_jax.command_line import many_processes, parse
 from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
 from dfn_jax.huge_pages import restart_with_huge_pages
 
@@ -23,7 +23,7 @@ MODE = flags.DEFINE_enum("mode", "train", list(MODES), "; ".join(f"{name}: {said
 PRETRAINED = flags.DEFINE_string("pretrained", None, "to evaluate or apply a network of dfn_jax/pretrained/")
 INPUT = flags.DEFINE_string("input", None, "with --mode=predict: an image or clip, or a folder of them")
 CACHE = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join the other processes that the cluster started with this one")
+flags.DEFINE_bool("distributed", False, "join the other processes that the cluster started with this one")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster says it")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
@@ -42,9 +42,8 @@ def main(_: list[str]) -> None:
 
     if CACHE.value:
         keep_compiled_programs()
-    explicit = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if DISTRIBUTED.value or explicit != (None, None, None):
-        processes.join(*explicit)
+    if many_processes(flags.FLAGS):
+        processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config, name = CONFIG.value, PRETRAINED.value
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
     workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))

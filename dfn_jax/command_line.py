@@ -60,9 +60,14 @@ def _as_one_word(arguments: list[str]) -> list[str]:
     return words
 
 
+def many_processes(given: flags.FlagValues) -> bool:
+    """Whether this process is to join others."""
+    return given.distributed or (given.coordinator, given.num_processes, given.process_id) != (None, None, None)
+
+
 def _check_together(given: flags.FlagValues) -> None:
     """Checks that flags go with the mode, and with each other."""
-    many = given.distributed or (given.coordinator, given.num_processes, given.process_id) != (None, None, None)
+    many = many_processes(given)
     if given.pretrained and (given.mode == "train" or many):
         raise InputError("--pretrained goes with --mode=evaluate or --mode=predict, in one process")
     if given.mode == "predict" and many:

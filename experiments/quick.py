@@ -237,7 +237,7 @@ def main(words: list[str]) -> None:
         left_out = missing(folder)
         for name, path in left_out.items():
             kept(name)
-            print(f"{name} needs {path}, which is not there; its record stays (FOLDER is given by --data)")
+            print(f"{name} needs {path}, which is not there (--data=FOLDER says where to look); its record stays")
         for name in (name for name in RUNS if name not in left_out):
             record = run(name, folder)
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")

@@ -136,6 +136,10 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         assert f", {record['training_time_s'] / 3600:.1f} hours" in said
     again = ": {:.0f} and, without the filter, {:.0f}.".format(*(one["bce_nats_per_frame"] for one in unfinished))
     assert again in README.read_text()
+    for row in TABLES["moving_mnist"].rows:
+        if row.preset in COMPARED:
+            published = float(re.search(r"([0-9.]+) \(?authors' code", row.published)[1])
+            assert cells(f"Moving MNIST, {'DFN' if row.preset == 'paper' else row.name}")[0] == f"{published:.0f}"
     assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in README.read_text()
 
 
@@ -152,6 +156,17 @@ def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
         measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
         *nats, ssim = np.mean(measures, axis=0)
         assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
+
+
+@pytest.mark.parametrize(
+    ("table", "protocol", "heading"),
+    [("stereo", "medium", "## Stereo by half the steps"), ("highway", "short", "### On 32x32")],
+)
+def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, protocol, heading):
+    section = (ROOT / "docs" / "results.md").read_text().split(heading)[1]
+    line = next(line for line in section.splitlines() if line.startswith("| the filter's worth |"))
+    worth, *by_seed = re.findall("[0-9]+", saved(table, protocol))
+    assert line.startswith(f"| the filter's worth | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
 
 
 def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
@@ -230,7 +245,7 @@ def test_protocols_are_what_their_words_say():
     assert set(rates.values()) == {("muon", 1e-3)}
     assert (
         "Muon (for the FC-LSTM Adam), 1e-3, or 3e-4 without the filter, halved every 500, gradients clipped to norm 1"
-        in (medium.recipe)
+        in medium.recipe
     )
     assert {(one.optim.halve_every, one.optim.clip_norm) for one in arguments.values()} == {(500, 1.0)}
 

@@ -55,7 +55,7 @@ def stereo_inputs(
 def _picture(found: dict[str, np.ndarray], largest_shift: int) -> np.ndarray:
     columns = {"left view (given)": visualize.images_to_rgb(found["left"])}
     if "disparity" in found:
-        colours = f"disparity, 0 (black) to {largest_shift} px"
+        colours = f"disparity: black 0 px, brightest {largest_shift} px"
         columns[colours] = visualize.disparity_to_rgb(found["disparity"], largest_shift)
     columns["right view, predicted"] = visualize.images_to_rgb(found["right"])
     return visualize.panel([list(columns.values())], column_titles=list(columns))
