@@ -109,30 +109,37 @@ class Checkpoints:
         if best:
             steps.sort(key=lambda step: step != self._best.step)
         for step in steps:
-            state, reason = None, "another process could not"
+            state, saved, reason = None, None, "another process could not"
             try:
-                state = self._read(step, like)
+                state, saved = self._read(step, like)
             except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.
                 if isinstance(error, jax.errors.JaxRuntimeError) or out_of_memory(error):
                     raise
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            if not processes.gathered(state is not None).all():
-                damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")
-                continue
-            for damage in damages:
-                print(f"{damage}; going on from that of step {step}", file=sys.stderr)
-            return state
+            # Processes may share the arrays: only where all have their part can any be looked at.
+            if processes.gathered(state is not None).all():
+                if processes.gathered(jax.device_get(fingerprint(state)).tolist() == saved).all():
+                    for damage in damages:
+                        print(f"{damage}; going on from that of step {step}", file=sys.stderr)
+                    return state
+                reason = "its numbers are not those that were saved"
+            damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")
         if damages:
             raise InputError(f"{'; '.join(damages)}; no other is there. Begin again with another --workdir")
         raise InputError(f"{self._folder} holds no checkpoint; train first, with the same --workdir")
 
-    def _read(self, step: int, like: Any) -> Any:
+    def _read(self, step: int, like: Any) -> tuple[Any, list[int]]:
+        """This process's part of a state, and the fingerprint that was saved with the whole."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), fingerprint=ocp.args.JsonRestore())
-        found = self._manager.restore(step, args=items)
-        if jax.device_get(fingerprint(found.state)).tolist() != found.fingerprint:
-            raise ValueError("its numbers are not those that were saved")
-        return found.state
+        # By itself: otherwise one that can read would wait within Orbax for one that cannot.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        options = ocp.CheckpointManagerOptions(read_only=True, create=False, multiprocessing_options=alone)
+        with ocp.CheckpointManager(self._folder, options=options) as manager:
+            found = manager.restore(step, args=items)
+        return found.state, found.fingerprint
 
     def set_aside_after(self, step: int) -> None:
         """Moves checkpoints after a step, which could not be read, to `damaged_checkpoints`, beside the folder."""

@@ -1,10 +1,12 @@
 """Configs are data: what every experiment's config has, and the checks that give a one-line error."""
 
+import errno
 import fcntl
 import functools
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +16,7 @@ from ml_collections import ConfigDict
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded, name_and_checksum, write_whole
 from dfn_jax.guards import POLICIES
+from dfn_jax.records import read_records
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
@@ -24,6 +27,7 @@ MAY_CHANGE = (
 
 EXAMPLES_FILE = "examples.npz"  # beside results.json: each metric, test example by test example
 LOCK = ".lock"  # of a workdir, held by the process that trains there
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of network disks that are mounted without
 
 
 def choose(kind: str, name: str, known: Any) -> Any:
@@ -174,7 +178,7 @@ def check_data(config: ConfigDict, known: tuple[str, str]) -> None:
 
 
 def data_folder(named: str, what: str) -> str:
-    """The folder of the data: the one that the config names, or the environment variable DFN_DATA.
+    """The folder of the data that the config names.
 
     Args:
         named: by the config; may be empty.
@@ -184,16 +188,14 @@ def data_folder(named: str, what: str) -> str:
         The folder.
 
     Raises:
-        InputError: neither names one.
+        InputError: none is named.
     """
-    folder = named or os.environ.get("DFN_DATA", "")
-    if not folder:
+    if not named:
         raise InputError(
-            f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER), "
-            "or set the environment variable DFN_DATA"
+            f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER)"
         )
-    check_text("the data folder", folder)
-    return folder
+    check_text("the data folder", named)
+    return named
 
 
 def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
@@ -206,7 +208,7 @@ def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
     Returns:
         Words to append; none where the folders have nothing to do with each other.
     """
-    read = (config.data.dir or os.environ.get("DFN_DATA", "")) if config.data.name == known[1] else ""
+    read = config.data.dir if config.data.name == known[1] else ""
     if not (config.eval.dir and read):
         return ""
     ours, theirs = expanded(config.eval.dir).resolve(), expanded(read).resolve()
@@ -266,6 +268,9 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
         The folder's path from the workdir.
     """
     own = _flat(json.loads((workdir / "config.json").read_text()))
+    # A command by which no step was left to train has changed config.json, and not the terms of what is there.
+    if trained := [start for start in read_records(workdir / "starts.jsonl") if "eval" in start]:
+        own |= _flat({name: trained[-1].get(name) for name in ("eval", "precision")})
     changed = {name: value for name, value in config.eval.items() if value != own.get(f"eval.{name}")}
     parts = []
     if changed.keys() & {"name", "dir"}:
@@ -308,6 +313,10 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
             f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
             "--workdir"
         ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"{workdir} cannot be locked ({error.strerror}); let one run at a time work there", file=sys.stderr)
     _check_claimable(workdir, config, free)  # Another process may have begun there, and ended, since it was looked at.
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)

@@ -78,7 +78,7 @@ def evaluate(
         },
     }
     sections = list(evaluation.sections)
-    if len(records) > 1:
+    if sum("loss" in record for record in records) > 1:
         curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
         caption = f"{task.loss_name}, by training step"
         sections.append(report.Picture("curve", "How it learned", curve, caption, wide=True))
@@ -97,6 +97,8 @@ def evaluate(
     )
     if evaluation.examples:
         write_arrays(folder / EXAMPLES_FILE, evaluation.examples)  # Networks can be compared on the same ones.
+    else:
+        (folder / EXAMPLES_FILE).unlink(missing_ok=True)
     # Last of all: a first evaluation that has them is done.
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return folder, evaluation

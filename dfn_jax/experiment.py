@@ -198,7 +198,7 @@ def _may_change(workdir: Path, config: ConfigDict, data: str | None) -> tuple[st
         check_workdir(workdir, config, free=free)  # Where the configs differ, that is why.
         raise InputError(
             f"{workdir} was begun with other data ({starts[-1] or 'rendered'} there, {data or 'rendered'} here); give "
-            "the folder that it was begun with (--config.data.dir, or DFN_DATA), or choose another --workdir"
+            "the folder that it was begun with (--config.data.dir, or for MNIST DFN_DATA), or choose another --workdir"
         )
     return free
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "huge_pages": set(),
     "guards": {"errors"},
-    "config": {"errors", "files", "guards"},
+    "config": {"errors", "files", "guards", "records"},
     "parallel": {"errors"},
     "processes": {"errors"},
     "optimisers": {"config"},

@@ -1,5 +1,7 @@
 """Where results go, and which commit they are said to be of."""
 
+import errno
+import fcntl
 import itertools
 import json
 import subprocess
@@ -91,6 +93,22 @@ def test_the_training_loss_is_kept_by_twentieths(steps, parts, stops, tmp_path):
     np.testing.assert_allclose(found, losses.reshape(parts, -1).mean(1) if parts else [], rtol=1e-6)
 
 
+def test_a_run_of_skipped_steps_has_no_curve(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "skipped_steps": 1}\n{"step": 2, "skipped_steps": 1}\n')
+    (tmp_path / "config.json").write_text(stereo.get_config().to_json_best_effort())
+    assert results_of(Evaluation("noise", "It is.", {}, [], "psnr", "PSNR, dB"), tmp_path)["training_loss_curve"] == []
+
+
+def test_a_workdir_that_cannot_be_locked_is_claimed_with_a_warning(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    claim_workdir(tmp_path / "run", stereo.get_config()).close()
+    assert "run cannot be locked (Function not implemented)" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.json").exists()
+
+
 @pytest.mark.parametrize("count", [0, 19, 20])
 def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
     values = np.linspace(1, 2, count)
@@ -105,3 +123,5 @@ def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
     assert (tmp_path / EXAMPLES_FILE).exists() == (count > 0)
     if count:
         np.testing.assert_array_equal(np.load(tmp_path / EXAMPLES_FILE)["psnr"], values.astype(np.float32))
+    results_of(found._replace(examples={}), tmp_path)
+    assert not (tmp_path / EXAMPLES_FILE).exists()  # It would be of what was measured before.

@@ -35,7 +35,7 @@ def config(folder, steps, **changes):
     return result
 
 
-def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folders, monkeypatch):
+def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folders):
     run = folders / "run"
     experiment.run(config(folders / "one", 2), run)
     assert read_records(run / "starts.jsonl")[0]["data"].startswith("1 files ")
@@ -48,9 +48,6 @@ def test_a_run_goes_on_with_the_data_that_it_began_with_wherever_they_lie(folder
     # What is said of this test set depends on where the run's own data lie.
     with pytest.raises(InputError, match=r"data.dir \("):
         experiment.run(config(folders / "other", 2, **{"eval.dir": str(folders / "one")}), run, training=False)
-    monkeypatch.setenv("DFN_DATA", str(folders / "other"))
-    with pytest.raises(InputError, match="was begun with other data"):
-        experiment.run(config("", 2), run, training=False)
     with pytest.raises(InputError, match="belongs to a run with another config: seed"):
         experiment.run(config(folders / "other", 4, seed=1), run)
     assert before == ((run / "config.json").read_text(), (run / "results.json").read_text())
@@ -159,15 +156,29 @@ def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path):
     assert (folder / "results.json").exists()
 
 
+def test_a_finished_run_keeps_its_results_whatever_else_it_is_measured_on(folders):
+    """By the command that trained it, and not as an evaluation."""
+    run = folders / "run"
+    experiment.run(config(folders / "one", 2), run)
+    before = (run / "results.json").read_text()
+    other = {"eval.examples": 3}
+    folder, _ = experiment.run(config(folders / "one", 2, **other), run)
+    assert folder == run / "evaluations" / "examples-3"
+    assert (run / "results.json").read_text() == before
+    folder, _ = experiment.run(config(folders / "one", 2), run)
+    assert folder == run
+    folder, _ = experiment.run(config(folders / "one", 3, **other), run)
+    assert folder == run  # It is another network now.
+
+
 def test_a_process_in_double_precision_is_refused(folders):
     with jax.enable_x64(True), pytest.raises(InputError, match="JAX_ENABLE_X64 is on"):
         experiment.run(config(folders / "one", 2), folders / "run")
     assert not (folders / "run").exists()
 
 
-def test_what_is_evaluated_on_is_said_to_be_trained_on_where_it_is(folders, monkeypatch):
-    monkeypatch.setenv("DFN_DATA", str(folders / "one"))
-    _, found = experiment.run(config("", 2, **{"eval.dir": str(folders / "one")}), folders / "run")
+def test_what_is_evaluated_on_is_said_to_be_trained_on_where_it_is(folders):
+    _, found = experiment.run(config(folders / "one", 2, **{"eval.dir": str(folders / "one")}), folders / "run")
     assert found.data.endswith("which training read too")
     settings = config("", 2, **{"eval.name": "images", "eval.dir": str(folders / "one"), "data.name": "texture"})
     _, found = experiment.run(settings, folders / "drawn")

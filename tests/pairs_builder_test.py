@@ -266,6 +266,18 @@ BAD_FILES = {
 }
 
 
+def test_ground_truth_lies_on_a_photograph_as_it_is_shown(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright
+    for view in ("left", "right"):
+        (folder / view).mkdir(parents=True)
+        Image.new("L", (20, 12), 128).save(folder / view / "0.jpg", exif=exif)
+    write_disparity(folder / "disparity" / "0.png", np.full((20, 12), 3.0))
+    example = pairs.examples(folder, image_size=(20, 12), channels=1)[0]
+    assert example["left"].shape == (20, 12, 1)
+    np.testing.assert_array_equal(example["disparity"][:, :9], 3)
+
+
 @pytest.mark.parametrize(("spoil", "words"), BAD_FILES.values(), ids=BAD_FILES)
 def test_bad_files_are_told_in_one_line(folder, cache, spoil, words):
     write_pairs(folder)

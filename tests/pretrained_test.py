@@ -1,6 +1,7 @@
 """Every pretrained network is small, whole, and as good as its card says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_colour_networks_are_not_exported_and_folders_stay_at_home(tmp_path, mon
     config.data.name, config.data.dir, config.eval.dir = "images", str(tmp_path / "images"), str(tmp_path / "images")
     _, evaluation = experiment.run(config, tmp_path / "run")
     assert evaluation.data.endswith("crops of images of images, which training read too")
+    shutil.rmtree(tmp_path / "images")  # They are not needed any more.
     export.export(tmp_path / "run", "small")
     again, _, _ = pretrained.load("small")
     assert (again.data.name, again.data.dir, again.eval.dir) == ("images", "", "")

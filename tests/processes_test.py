@@ -58,6 +58,31 @@ except PreemptedError as error:
 print(json.dumps(state.params["w"].tolist()))
 """
 
+# Each saves and reads one half of an array; what one saved second is lost.
+PROGRAM_WITH_A_LOSS = """
+import json, sys
+from pathlib import Path
+from dfn_jax import processes
+workdir, joining = Path(sys.argv[1]), json.loads(sys.argv[4])
+processes.join(*joining)
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from dfn_jax.checkpoint import Checkpoints
+halves = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec("data"))
+like = {"w": jax.ShapeDtypeStruct((4096,), "float32", sharding=halves)}  # A few numbers would be kept elsewhere.
+with Checkpoints(workdir) as checkpoints:
+    for step in (1, 2):
+        checkpoints.save(step, {"w": jax.jit(lambda: step * jax.numpy.arange(4096.0), out_shardings=halves)()}, None)
+if jax.process_index() == 1:
+    (path,) = (workdir / "checkpoints" / "2" / "state" / "ocdbt.process_1" / "d").iterdir()
+    path.write_bytes(b"")
+processes.wait("lost")
+with Checkpoints(workdir) as checkpoints:
+    found = checkpoints.restore(like)
+print(json.dumps(multihost_utils.process_allgather(found["w"], tiled=True)[::2048].tolist()))
+"""
+
 
 def free_port():
     with socket.socket() as sock:
@@ -65,7 +90,7 @@ def free_port():
         return sock.getsockname()[1]
 
 
-def start(workdir, *, steps=6, pause=0.0, environments=({}, {}), explicit=True):
+def start(workdir, *, program=PROGRAM, steps=6, pause=0.0, environments=({}, {}), explicit=True):
     """Starts two processes; XLA gives each one device."""
     port = free_port()
     processes = []
@@ -73,7 +98,7 @@ def start(workdir, *, steps=6, pause=0.0, environments=({}, {}), explicit=True):
         joining = [f"localhost:{port}", 2, index] if explicit else [None, None, None]
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(workdir), str(steps), str(pause), json.dumps(joining)],
+                [sys.executable, "-c", program, str(workdir), str(steps), str(pause), json.dumps(joining)],
                 cwd=ROOT,
                 env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment},
                 stdout=subprocess.PIPE,
@@ -133,6 +158,10 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     losses = [[record["loss"] for record in of_run if "loss" in record] for of_run in records]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert [record["step"] for record in records[1] if "test_first_weight" in record] == [10, 20, 30]
+
+
+def test_all_go_on_from_the_checkpoint_before_one_that_a_single_process_cannot_read(tmp_path):
+    assert finish(start(tmp_path, program=PROGRAM_WITH_A_LOSS)).tolist() == [0, 2048]
 
 
 def test_processes_with_different_configs_do_not_train(tmp_path):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfn_jax.models.baselines import StereoTwin, VideoTwin
 from dfn_jax.models.cdna import VideoCDNA, VideoDNA, rectified_kernels
 from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.spatial_transformer import SpatialTransformer
@@ -81,3 +82,15 @@ def test_deep_stereo_without_its_colour_tower_is_a_dynamic_local_filter():
     wanted = reference.dynamic_local_filter(np.asarray(LEFT, np.float64), selection, kernel_size=(1, 5))
     np.testing.assert_allclose(output.prediction - output.colour, wanted, atol=1e-5)
     assert jnp.abs(output.colour).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("twin", "inputs"),
+    [(StereoTwin(dtype=jnp.bfloat16), LEFT), (VideoTwin(**SMALL, channels=2, dtype=jnp.bfloat16), LEFT[:, None])],
+)
+def test_without_a_filter_the_image_of_a_network_in_half_precision_is_not_rounded(twin, inputs):
+    """As little as the filtered one is: near white half precision has steps of 1/256."""
+    output = jax.jit(twin.apply)(random_parameters(twin, inputs), inputs)
+    image = getattr(output, "frame", output)
+    assert image.dtype == jnp.float32
+    assert (image != image.astype(jnp.bfloat16)).mean() > 0.9

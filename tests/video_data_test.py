@@ -1,4 +1,5 @@
 import os
+import struct
 from pathlib import Path
 
 import av
@@ -61,6 +62,20 @@ def folder(tmp_path):
 
 
 # Video files
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_a_clip_is_turned_as_its_camera_says(folder, matrix, turns):
+    """QuickTime's matrix (a, b, c, d) shows the point (x, y), y down, at (a x + c y, b x + d y)."""
+    frames = random_frames(3)
+    write_video(folder / "a.mov", frames, "png", "rgb24")
+    stored = bytearray((folder / "a.mov").read_bytes())
+    begin = stored.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    stored[begin : begin + 20] = struct.pack(">5i", a, b, 0, c, d)
+    (folder / "a.mov").write_bytes(stored)
+    shown = np.rot90(frames, turns, axes=(1, 2))
+    np.testing.assert_array_equal(load_clips(folder, image_size=shown.shape[1:3], channels=3)["a.mov"], shown)
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,9 @@ def header_size(path: Path) -> tuple[int, int]:
         InputError: The file is unreadable or holds anything but 8-bit grey or RGB.
     """
     with _opened(path) as image:
-        mode, (width, height), upright = image.mode, image.size, _orientation(image) > 4
+        mode, (width, height), on_its_side = image.mode, image.size, _orientation(image) > 4
     _check_8_bit(path, mode)
-    return (width, height) if upright else (height, width)
+    return (width, height) if on_its_side else (height, width)
 
 
 def read_image(path: Path, channels: int) -> "Image.Image":

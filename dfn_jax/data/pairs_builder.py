@@ -18,13 +18,13 @@ from absl import logging
 from PIL import Image
 
 from dfn_jax.data.disparity import resize_disparity, to_right_grid
-from dfn_jax.data.image_files import read_disparity, read_image, shrunk
+from dfn_jax.data.image_files import header_size, read_disparity, read_image, shrunk
 from dfn_jax.data.pair_folders import Pair, StereoSequence
 from dfn_jax.errors import InputError
 from dfn_jax.files import cache_folder
 from dfn_jax.progress import progress
 
-_FORMAT = 1  # raise it when what is stored changes: prepared data of another format is then left alone
+_FORMAT = 2  # raise it when what is stored changes: prepared data of another format is then left alone
 _PART_BYTES = 2**28  # TFDS needs TensorFlow to write a split of more than 1000 MiB
 _STAGING = ".preparing-"
 _STALE_SECONDS = 24 * 3600
@@ -106,12 +106,12 @@ def _resized_truth(pair: Pair, image_size: tuple[int, int]) -> np.ndarray:
     if pair.disparity is None:
         return np.zeros(image_size, np.float32)
     disparity = read_disparity(pair.disparity)
-    with Image.open(pair.left) as left:
-        if left.size != disparity.shape[::-1]:
-            raise InputError(
-                f"{pair.disparity} is {disparity.shape[1]} x {disparity.shape[0]} but {pair.left} is {_size(left)} "
-                "(width x height); ground truth lies on the grid of the left image: use the one that belongs to it"
-            )
+    height, width = header_size(pair.left)
+    if (height, width) != disparity.shape:
+        raise InputError(
+            f"{pair.disparity} is {disparity.shape[1]} x {disparity.shape[0]} but {pair.left} is {width} x {height} "
+            "(width x height); ground truth lies on the grid of the left image: use the one that belongs to it"
+        )
     return resize_disparity(to_right_grid(disparity), image_size)
 
 

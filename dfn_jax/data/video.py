@@ -105,7 +105,8 @@ def _video_frames(path: Path, channels: int) -> Iterator["Image.Image"]:
                 announced = _announced_frames(container, stream)
                 for frame in container.decode(stream):
                     count += 1
-                    yield frame.to_image().convert("L" if channels == 1 else "RGB")
+                    image = frame.to_image().convert("L" if channels == 1 else "RGB")
+                    yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except (av.FFmpegError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"cannot decode {path} ({reason}); convert it, for example to H.264, or remove it") from error

@@ -27,7 +27,7 @@ class StereoTwin(nn.Module):
         """Predicts the right view [N, H, W, C] float32 from left [N, H, W, C]."""
         channels = left.shape[-1]
         theta = StereoGenerator(self.taps + channels, self.position_bias, self.dtype)(left)
-        return at_least_float32(Conv(channels, kernel_size=1, dtype=self.dtype)(theta))
+        return Conv(channels, kernel_size=1, dtype=at_least_float32(self.dtype))(theta)
 
 
 class VideoTwin(VideoDFN):
@@ -39,9 +39,8 @@ class VideoTwin(VideoDFN):
     def setup(self):
         """Builds the same filter-generating network, and one layer after it."""
         super().setup()
-        self.image = Conv(self.channels, kernel_size=1, dtype=self.dtype)
+        self.image = Conv(self.channels, kernel_size=1, dtype=at_least_float32(self.dtype))
 
     def predict(self, hidden: Array, newest: Array) -> Predicted:
         """Makes the next frame from hidden [N, h, w, encoder[-1]]; of the newest frame it takes the size alone."""
-        frame = self.image(self.generator.decode(hidden, newest.shape[1:3]))
-        return Predicted(at_least_float32(frame), None)
+        return Predicted(self.image(self.generator.decode(hidden, newest.shape[1:3])), None)

@@ -54,7 +54,7 @@ class VideoCDNA(VideoDFN):
     def setup(self):
         """Builds the generator of the masks, and one dense layer for the kernels."""
         super().setup()
-        self.kernels = nn.Dense(self.masks * self.kernel_size**2, dtype=self.dtype)
+        self.kernels = nn.Dense(self.masks * self.kernel_size**2, dtype=at_least_float32(self.dtype))
 
     def filter_values(self) -> int:
         """The masks alone are generated per pixel."""
@@ -68,7 +68,7 @@ class VideoCDNA(VideoDFN):
         """
         samples, channels, taps = frame.shape[0], frame.shape[3], self.kernel_size**2
         pooled = jax.image.resize(hidden, (samples, POOLED, POOLED, hidden.shape[-1]), "linear")
-        kernels = at_least_float32(self.kernels(pooled.reshape(samples, -1)))
+        kernels = self.kernels(pooled.reshape(samples, -1))
         kernels = rectified_kernels(kernels.reshape(samples, self.masks, taps))
         banks = kernels.transpose(0, 2, 1).reshape(samples, self.kernel_size, self.kernel_size, 1, self.masks)
         moved = ops.dynamic_conv(frame, jnp.tile(banks, channels), groups=channels).reshape(*frame.shape, self.masks)

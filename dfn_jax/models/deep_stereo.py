@@ -57,15 +57,16 @@ class DeepStereo(nn.Module):
 
         # Of gain 1, as in the generator, the error after 700 steps of 4 is twice as large.
         layer = functools.partial(Conv, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)
+        last = functools.partial(layer, dtype=at_least_float32(self.dtype))
         seen = nn.leaky_relu(layer(16)(flat))
         seen = nn.leaky_relu(layer(8)(seen)).reshape(samples, self.taps, height, width, 8)
         seen = jnp.moveaxis(seen, 1, 3).reshape(samples, height, width, -1)
         context = nn.leaky_relu(StereoGenerator(64, self.position_bias, self.dtype)(left))
         selected = nn.leaky_relu(layer(64)(jnp.concatenate([context, seen], axis=-1)))
-        selection = ops.softmax_filters(at_least_float32(layer(self.taps)(selected)))
+        selection = ops.softmax_filters(last(self.taps)(selected))
 
         painted = nn.leaky_relu(layer(16)(flat))
-        painted = at_least_float32(layer(channels)(painted)).reshape(planes.shape)
+        painted = last(channels)(painted).reshape(planes.shape)
         select = functools.partial(jnp.einsum, "nhwp,nphwc->nhwc", selection, precision="highest")
         added = select(painted)
         return Selected(select(planes) + added, selection, added)

@@ -77,9 +77,9 @@ def _upsampled_conv(images, kernel, *_, **__) -> Array:
     return upsampled_conv(images, kernel)
 
 
-def at_least_float32(x: Array) -> Array:
-    """Casts what a network computed in half precision; float64 stays, for gradient checks."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """Type of sums and of a network's last layer, of pixels or logits, where others are in half precision."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 class MLP(nn.Module):
@@ -99,7 +99,7 @@ class MLP(nn.Module):
         *hidden, last = self.features
         for features in hidden:
             x = nn.leaky_relu(nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype)(x))
-        return nn.Dense(last, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype)(x)
+        return nn.Dense(last, kernel_init=nn.initializers.glorot_uniform(), dtype=at_least_float32(self.dtype))(x)
 
 
 class Encoder(nn.Module):
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
         for features in others:
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
         x = nn.leaky_relu(Conv(self.hidden, kernel_size=1, dtype=self.dtype)(x))
-        return Conv(self.outputs, kernel_size=1, dtype=jnp.promote_types(self.dtype, jnp.float32))(x)
+        return Conv(self.outputs, kernel_size=1, dtype=at_least_float32(self.dtype))(x)
 
 
 class RecurrentGenerator(nn.Module):
@@ -203,8 +203,8 @@ class RecurrentGenerator(nn.Module):
         """
         for layer in self.transition:
             hidden = nn.leaky_relu(layer(hidden))
-        hidden = at_least_float32(hidden)
-        return at_least_float32(code) + (_for_samples(hidden[0], len(code)) if len(hidden) == 1 else hidden)
+        hidden, code = (values.astype(at_least_float32(self.dtype)) for values in (hidden, code))
+        return code + (_for_samples(hidden[0], len(code)) if len(hidden) == 1 else hidden)
 
     def decode(self, hidden: Array, size: tuple[int, int]) -> Array:
         """Decodes hidden [N, h, w, encoder[-1]] to [N, H, W, outputs], where size = (H, W)."""

@@ -63,7 +63,7 @@ class PeepholeLSTM(nn.Module):
 
         def convolve(images: Array, kernel: Array) -> Array:
             half = (self.kernel_size // 2, self.kernel_size // 2)
-            return at_least_float32(conv(images.astype(self.dtype), kernel, padding=(half, half)))
+            return conv(images.astype(self.dtype), kernel, padding=(half, half)).astype(at_least_float32(self.dtype))
 
         bias = self.param("bias", _remember, (4 * self.features,))
         to_input, to_forget, to_output = self.param("peepholes", nn.initializers.zeros, (3, self.features))
@@ -135,7 +135,8 @@ class EncoderForecaster(nn.Module):
             _, below = layer(memory, below, horizon)
             layers.append(below)
         read = jnp.concatenate(layers, axis=-1) if self.read_all else below
-        readout = nn.Dense(tall * wide * channels, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype)
-        pixels = nn.sigmoid(at_least_float32(readout(read)))
+        glorot = nn.initializers.glorot_uniform()
+        readout = nn.Dense(tall * wide * channels, kernel_init=glorot, dtype=at_least_float32(self.dtype))
+        pixels = nn.sigmoid(readout(read))
         pixels = pixels.reshape(horizon, samples, rows, columns, tall, wide, channels)
         return Predicted(pixels.transpose(1, 0, 2, 4, 3, 5, 6).reshape(samples, horizon, height, width, channels), None)

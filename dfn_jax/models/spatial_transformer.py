@@ -51,8 +51,8 @@ class SpatialTransformer(nn.Module):
         code = stereo_encoder(self.position_bias, self.dtype)(left)
         pooled = jax.image.resize(code, (samples, POOLED, POOLED, code.shape[-1]), "linear").reshape(samples, -1)
         hidden = nn.leaky_relu(nn.Dense(128, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(pooled))
-        change = nn.Dense(6, kernel_init=nn.initializers.zeros, dtype=self.dtype)(hidden)
-        change = at_least_float32(change).reshape(samples, 2, 3)  # theta without the identity
+        change = nn.Dense(6, kernel_init=nn.initializers.zeros, dtype=at_least_float32(self.dtype))(hidden)
+        change = change.reshape(samples, 2, 3)  # theta without the identity
         rows, columns = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)
         y, x = jnp.meshgrid(rows, columns, indexing="ij")
         grid = jnp.stack([x, y, jnp.ones_like(x)], axis=-1)

@@ -35,6 +35,6 @@ class SteerableDFN(nn.Module):
     def __call__(self, images: Array, angles: Array) -> Steered:
         """Filters each of images [N, H, W, C] at its own angle [N], in radians."""
         size, channels = self.kernel_size, images.shape[-1]
-        filters = MLP((64, 128, size * size), self.dtype)(angles[:, None] / jnp.pi - 1.0).astype(jnp.float32)
+        filters = MLP((64, 128, size * size), self.dtype)(angles[:, None] / jnp.pi - 1.0)
         bank = filters.reshape(-1, size, size, 1, 1).repeat(channels, axis=-1)
         return Steered(ops.dynamic_conv(images, bank, groups=channels), filters)

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
-from dfn_jax.models.generators import Decoder, Encoder, at_least_float32
+from dfn_jax.models.generators import Decoder, Encoder
 
 
 class Filtered(NamedTuple):
@@ -78,7 +78,7 @@ class StereoDFN(nn.Module):
         Returns:
             The prediction, the filters [N, H, W, taps] and the dynamic bias [N, H, W, C].
         """
-        theta = at_least_float32(StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left))
+        theta = StereoGenerator(self.taps + left.shape[-1], self.position_bias, self.dtype)(left)
         logits, bias = theta[..., : self.taps], theta[..., self.taps :]
         biased = ops.add_dynamic_bias(left, bias)
         prediction = ops.dynamic_local_filter(biased, logits, kernel_size=(1, self.taps), normalize="softmax")

@@ -83,7 +83,8 @@ class VideoDFN(nn.Module):
             dtype=self.dtype,
         )
         if self.refinement:
-            self.refine = [Conv(self.refinement, dtype=self.dtype), Conv(self.channels, dtype=self.dtype)]
+            last = Conv(self.channels, dtype=at_least_float32(self.dtype))
+            self.refine = [Conv(self.refinement, dtype=self.dtype), last]
 
     def encode(self, frames: Array) -> Array:
         """Encodes the newest frames [N, H, W, window * C] to [N, h, w, encoder[-1]]."""
@@ -104,14 +105,14 @@ class VideoDFN(nn.Module):
 
     def predict(self, hidden: Array, newest: Array) -> Predicted:
         """Generates filters from hidden [N, h, w, encoder[-1]] and filters the newest frame [N, H, W, C] by them."""
-        theta = at_least_float32(self.generator.decode(hidden, newest.shape[1:3]))
+        theta = self.generator.decode(hidden, newest.shape[1:3])
         values, bias = jnp.split(theta, [self.filter_values()], axis=-1)
         if self.dynamic_bias:
             newest = ops.add_dynamic_bias(newest, bias)
         frame, filters = self.filter_frame(newest, values, hidden)
         if self.refinement:
             hidden_layer, correction = self.refine
-            frame = frame + at_least_float32(correction(nn.leaky_relu(hidden_layer(frame))))
+            frame = frame + correction(nn.leaky_relu(hidden_layer(frame)))
         return Predicted(frame, filters)
 
     def __call__(self, window: Array) -> Predicted:

@@ -51,12 +51,12 @@ def dynamic_local_filter(
             goes, and for two to four channels to a filter the exponentials take memory as well; with one channel, a
             pixel that is not finite makes NaN of the images' gradient wherever filters reach that read it. For
             pictures, `softmax_filters` gives the filters.
-        implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is differentiable
-            in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU interpreted, slowly; no
-            full banks, less than 2**31 numbers in any array), or None for 'shift', on a CPU the fastest in every case
-            measured; on a GPU nothing has been measured yet. The last two have gradients written by hand, which hold
-            no neighbourhoods either; with full banks, or with more than four channels to a filter, that of 'shift' is
-            the compiler's.
+        implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is always
+            differentiable in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU
+            interpreted, slowly; no full banks, less than 2**31 numbers in any array), or None for 'shift', on a CPU the
+            fastest in every case measured; on a GPU nothing has been measured yet. The last two have gradients written
+            by hand, which hold no neighbourhoods either; with full banks, or with more than four channels to a filter,
+            that of 'shift' is the compiler's.
 
     Returns:
         [N, H', W', C], for full banks [N, H', W', F], in the images' dtype; accumulated in float32 (float64 if an

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import pretrained
 from dfn_jax.errors import InputError, told_in_one_line
-from dfn_jax.tasks import make_task
+from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import NOT_THE_NETWORKS
 from dfn_jax.train import restore
 
@@ -72,7 +72,7 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
         figures = {k: value for k, value in results.items() if isinstance(value, float) and not k.endswith("_time_s")}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{workdir} holds no run that was evaluated ({error}); run launch.py there first") from error
-    state = restore(make_task(config), config, workdir)
+    state = restore(make_task_without_data(config), config, workdir)
     if int(state.step) != results.get("steps"):
         raise InputError(
             f"the newest checkpoint of {workdir} is of step {int(state.step)}, its results are of step "

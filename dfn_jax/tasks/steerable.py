@@ -86,8 +86,11 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
         return draw
     from dfn_jax.data import epochs
 
-    crops = images.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
-    return lambda step, rows=None: epochs.batch(crops, step, batch_size=batch_size, rows=rows)["image"]
+    # An evaluation on other images does not need the folder of these.
+    crops = functools.cache(
+        lambda: images.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
+    )
+    return lambda step, rows=None: epochs.batch(crops(), step, batch_size=batch_size, rows=rows)["image"]
 
 
 def _evaluate(

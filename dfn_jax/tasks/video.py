@@ -35,7 +35,8 @@ def make_task(config: ConfigDict) -> Task:
     network = make_network(config)
     measure, loss_name = configs.choose("config.loss", config.loss, LOSSES)
     tested_name = config.eval.name or config.data.name
-    data, tested = video_data(config, config.data.name), video_data(config, tested_name)
+    data = video_data(config, config.data.name)
+    tested = data if tested_name == config.data.name else video_data(config, tested_name)
     known, horizon = lengths(config)
 
     def loss(params: Params, batch: Batch) -> jax.Array:

@@ -161,17 +161,16 @@ def _video(config: ConfigDict) -> VideoData:
     from dfn_jax.data import video
 
     @functools.cache
-    def parts(folder: str, fraction: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        clips = video.load_clips(
+    def clips(folder: str) -> dict[str, np.ndarray]:
+        return video.load_clips(
             configs.data_folder(folder, "clips"),
             image_size=tuple(config.data.image_size),
             channels=config.data.channels,
         )
-        return video.split_by_time(clips, test_fraction=fraction)
 
     def train_batch(step: int, rows: range | None = None) -> Batch:
         length = sum(lengths(config))
-        train, _ = parts(config.data.dir, config.data.test_fraction)
+        train, _ = video.split_by_time(clips(config.data.dir), test_fraction=config.data.test_fraction)
         found = video.check_lengths(train, length=length, purpose="training")
         options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
         return {"frames": video.segment_batch(found, step, rows=rows, **options)}
@@ -179,7 +178,8 @@ def _video(config: ConfigDict) -> VideoData:
     def test_set() -> tuple[str, Iterable[Batch]]:
         length = sum(lengths(config, testing=True))
         folder = config.eval.dir or config.data.dir
-        _, test = parts(folder, 1.0 if config.eval.dir else config.data.test_fraction)
+        fraction = 1.0 if config.eval.dir else config.data.test_fraction
+        _, test = video.split_by_time(clips(folder), test_fraction=fraction)
         test = video.check_lengths(test, length=length, purpose="testing")
         sequences = video.segments(test, length=length, limit=config.eval.examples)
         words = (
