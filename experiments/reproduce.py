@@ -5,11 +5,12 @@
 
 Rows are named by their presets, `paper` being the DFN. A row that was stopped goes on where it was; one that is done is
 not run again (remove its folder below `workdirs/tables/` for that). Rows that are not run keep what results/TABLE.json
-has of them. results/TABLE_examples.npz has the table's metric for each test example of a run.
+has of them. results/TABLE_examples.npz has the table's metric for each test example of a run, where examples are
+independent.
 
 On one CPU core, `--short` takes 5 minutes for highway, 10 for stereo and up to two hours for moving_mnist; one row by
-`--medium` takes 20 minutes to an hour for stereo, an hour for highway and, by the time of a step, one to four for the
-DFN and its twin of moving_mnist.
+`--medium` takes 20 minutes to an hour for stereo, an hour for highway and, on a slow day, four for the DFN and its
+twin of moving_mnist.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""The Python of the README, and of the page on adding to it, is run as it stands."""
+"""The Python of the README, and of the page on adding to it, is run as it stands; links lead somewhere."""
 
 import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from dfn_jax import experiment
 from dfn_jax.tasks import video_networks
@@ -32,3 +33,24 @@ def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     assert 0 < evaluation.metrics["mse_per_frame"] < 256
     assert "mse_per_frame_within_reach" in evaluation.metrics
     assert not any("flow" in name for name in evaluation.metrics)
+
+
+def anchors(text):
+    """Of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    for link in links:
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), link
+        assert not anchor or anchor in anchors(other.read_text()), link

@@ -111,7 +111,7 @@ def test_the_readme_says_what_the_filter_saves_as_the_records_do():
             next(row.published for row in TABLES[table].rows if row.preset == one) for one in ("twin", "paper")
         )
         without, with_filter = (float(re.search(r"([0-9.]+) \(authors' code\)", said)[1]) for said in (twin, dfn))
-        published = f"{100 * (1 - with_filter / without):.0f} %, of {without:.2f} to {with_filter:.2f}"
+        published = f"{100 * (1 - with_filter / without):.0f} %, {with_filter:.2f} against {without:.2f}"
         assert cells(table)[0] == published
 
 
@@ -128,19 +128,47 @@ def test_the_readme_says_of_steerable_filters_what_the_records_do():
 
 
 def test_the_readme_says_of_moving_mnist_what_the_records_do():
-    unfinished = reproduce.read(reproduce.RESULTS / "moving_mnist_adam_unfinished.json")
-    for name, record in zip(("DFN", "without the filter"), unfinished, strict=True):
-        figure, said = cells(f"Moving MNIST, {name}")[1:]
-        assert figure == f"{record['bce_nats_per_frame']:.0f}"
-        assert f" 1/{examples_seen('moving_mnist') / 4 / record['steps']:.0f}" in said
-        assert f", {record['training_time_s'] / 3600:.1f} hours" in said
-    again = ": {:.0f} and, without the filter, {:.0f}.".format(*(one["bce_nats_per_frame"] for one in unfinished))
-    assert again in README.read_text()
-    for row in TABLES["moving_mnist"].rows:
-        if row.preset in COMPARED:
-            published = float(re.search(r"([0-9.]+) \(?authors' code", row.published)[1])
-            assert cells(f"Moving MNIST, {'DFN' if row.preset == 'paper' else row.name}")[0] == f"{published:.0f}"
+    told = {row: cells(f"Moving MNIST, {name}") for row, name in zip(COMPARED, ("DFN", "without"), strict=True)}
+    published = {
+        row.preset: float(re.search(r"([0-9.]+) \(?authors' code", row.published)[1])
+        for row in TABLES["moving_mnist"].rows
+        if row.preset in COMPARED
+    }
+    reached = {row: mean("moving_mnist", row, "medium") for row in COMPARED}
+    for row in COMPARED:
+        assert told[row][:2] == [f"{published[row]:.0f}", f"{reached[row]:.0f}"]
+    worth, in_print = (100 * (1 - figures["paper"] / figures["twin"]) for figures in (reached, published))
+    assert f"saves {worth:.0f} %, in print {in_print:.0f} %" in told["twin"][2]
+    (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
+    share, hours = examples_seen("moving_mnist") / 4 / dfn["steps"], dfn["training_time_s"] / 3600
+    assert f": 1/{share:.0f} of the training, {hours:.1f} hours" in told["paper"][2]
     assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in README.read_text()
+
+
+def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
+    page = (ROOT / "docs" / "results.md").read_text().replace("**", "")
+    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
+    finished = [("Muon, {steps:,} steps", medium[row]) for row in COMPARED]
+    unfinished = reproduce.read(reproduce.RESULTS / "moving_mnist_adam_unfinished.json")
+    for words, record in [*finished, *(("Adam, stopped at step {steps:,}", one) for one in unfinished)]:
+        low, high = record["bce_nats_per_frame_ci95"]
+        cells = [
+            f"{words.format(**record)}, {record['training_time_s'] / 3600:.1f} hours",
+            f"{record['bce_nats_per_frame']:.0f} ({low:.0f} to {high:.0f})",
+            f"{record['mse_per_frame']:.0f} | {record['ssim']:.2f}",
+        ]
+        assert f" | {' | '.join(cells)} |" in page
+    for row, beginning in zip(
+        COMPARED, ("two digits, as trained (1,000 sequences)", "without the filter"), strict=True
+    ):
+        curve = [f"{medium[row]['bce_nats_per_frame_curve'][ahead - 1]:.0f}" for ahead in (1, 2, 3, 5, 7, 10)]
+        assert f"| {beginning} | {' | '.join(curve)} | | | | {medium[row]['bce_nats_per_frame']:.0f} |" in page
+        curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (0, 4, 9, 14, 19)]
+        assert f" | {' | '.join(curve)} |" in page
+    for place in ("bounce", "overlap", "neither"):
+        found = [medium[row][f"bce_nats_per_frame_at_{place}"] for row in COMPARED]
+        found.append(medium["paper"][f"target_entropy_nats_at_{place}"])
+        assert f" | {' | '.join(f'{value:.0f}' for value in found)} |" in page
 
 
 def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
