@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded, name_and_checksum, write_whole
 from dfn_jax.guards import POLICIES
-from dfn_jax.records import read_records
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change between two runs of one workdir without making it another experiment.
@@ -268,9 +267,6 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
         The folder's path from the workdir.
     """
     own = _flat(json.loads((workdir / "config.json").read_text()))
-    # A command by which no step was left to train has changed config.json, and not the terms of what is there.
-    if trained := [start for start in read_records(workdir / "starts.jsonl") if "eval" in start]:
-        own |= _flat({name: trained[-1].get(name) for name in ("eval", "precision")})
     changed = {name: value for name, value in config.eval.items() if value != own.get(f"eval.{name}")}
     parts = []
     if changed.keys() & {"name", "dir"}:
@@ -280,6 +276,14 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
     if config.precision != own.get("precision"):
         parts.append(config.precision)
     return Path("evaluations", "_".join(parts)) if parts else Path()
+
+
+def steps_measured(path: Path) -> int | None:
+    """After how many steps the results in a file were measured; None where there are none."""
+    try:
+        return int(json.loads(path.read_text())["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _begun(name: str) -> bool:
@@ -320,7 +324,12 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
     _check_claimable(workdir, config, free)  # Another process may have begun there, and ended, since it was looked at.
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
-    write_whole(workdir / "config.json", json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n")
+    recorded = json.loads(config.to_json_best_effort())
+    if steps_measured(workdir / "results.json") == config.train.steps:
+        # No step is left to train: what is there stays the run's own, with the terms on which it was measured.
+        before = json.loads((workdir / "config.json").read_text())
+        recorded |= {name: before[name] for name in ("eval", "precision") if name in before}
+    write_whole(workdir / "config.json", json.dumps(recorded, indent=2) + "\n")
     return lock
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dfn_jax import metrics, parallel, report, visualize
-from dfn_jax.config import EXAMPLES_FILE, results_folder
+from dfn_jax.config import EXAMPLES_FILE, results_folder, steps_measured
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
@@ -132,11 +132,8 @@ def _test_curve(
 
 def _check_no_step_is_lost(path: Path, steps: int) -> None:
     """Checks that the results of a state are not replaced by those of one before it."""
-    try:
-        there = int(json.loads(path.read_text())["steps"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if there > steps:
+    there = steps_measured(path)
+    if there is not None and there > steps:
         raise InputError(
             f"{path} was measured after {there} steps, the newest whole checkpoint has {steps}; train on to {there} "
             "first, or move the results away"

@@ -5,6 +5,7 @@
 Wants MNIST's digits, in the folder `mnist` of the environment variable DFN_DATA. Minutes on two CPU cores.
 """
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from dfn_jax.files import write_whole
 from experiments.runs import ROOT
 
 FIGURES = ROOT / "docs" / "figures"
+NETWORKS = FIGURES / "networks.json"  # of which networks the pictures are
 
 
 class Shown(NamedTuple):
@@ -69,6 +71,11 @@ def draw(shown: Shown) -> dict[str, bytes]:
         return {name: (evaluated / "report" / file).read_bytes() for file, name in shown.pictures.items()}
 
 
+def networks() -> dict[str, str]:
+    """The checksum of each network that is shown, by its name."""
+    return {shown.network: pretrained.load(shown.network)[2]["sha256"] for shown in SHOWN}
+
+
 def main(words: list[str]) -> None:
     """Draws all; exit code 1 where one cannot be drawn, and then none is changed."""
     preempt_on_sigterm()
@@ -78,6 +85,7 @@ def main(words: list[str]) -> None:
         for name, picture in [one for shown in SHOWN for one in draw(shown).items()]:
             write_whole(FIGURES / name, picture)
             print(FIGURES / name)
+        write_whole(NETWORKS, json.dumps(networks(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from dfn_jax.config import NO_LOCKS
 from dfn_jax.errors import InputError
 from experiments.runs import ROOT
 
@@ -37,7 +38,11 @@ def alone() -> Iterator[None]:
     """Waits until no other command writes records or the README."""
     folder = os.open(RESULTS, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield
     finally:
         os.close(folder)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "huge_pages": set(),
     "guards": {"errors"},
-    "config": {"errors", "files", "guards", "records"},
+    "config": {"errors", "files", "guards"},
     "parallel": {"errors"},
     "processes": {"errors"},
     "optimisers": {"config"},

@@ -1,6 +1,7 @@
 """The paper's figures: all are on their page, and by the networks that are there."""
 
 import io
+import json
 import re
 
 import numpy as np
@@ -16,11 +17,15 @@ BY_HAND = {"moving_mnist_small.png"}
 def test_the_page_shows_what_is_drawn():
     page = (figures.ROOT / "docs" / "figures.md").read_text()
     drawn = {name for shown in figures.SHOWN for name in shown.pictures.values()}
-    assert drawn | BY_HAND == {path.name for path in figures.FIGURES.iterdir()}
+    assert drawn | BY_HAND == {path.name for path in figures.FIGURES.glob("*.png")}
     assert drawn | BY_HAND == set(re.findall(r"figures/(\w+\.png)", page))
 
 
-def test_a_picture_is_of_the_network_that_is_there():
+def test_pictures_are_of_the_networks_that_are_there():
+    assert json.loads(figures.NETWORKS.read_text()) == figures.networks()
+
+
+def test_a_picture_is_drawn_again_as_it_was():
     shown = figures.SHOWN[0]
     for name, png in figures.draw(shown).items():
         found, kept = (

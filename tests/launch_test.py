@@ -192,6 +192,15 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/steerable.py:smoke", "--config.eval.dir=/tmp"), "give --config.eval.name=images too"),
         (
             (
+                "--config=experiments/steerable.py:smoke",
+                "--config.eval.name=images",
+                "--config.eval.dir=/nowhere",
+                "--config.train.steps=100000",  # It is told before training.
+            ),
+            "/nowhere does not exist",
+        ),
+        (
+            (
                 "--config=experiments/stereo.py:smoke",
                 "--config.eval.name=pairs",
                 "--config.eval.dir=/nowhere",

@@ -34,6 +34,8 @@ def load_clips(
 ) -> dict[str, np.ndarray]:
     """Reads all clips of a folder: each video file, and each folder of images, whose names give the order in time.
 
+    They are turned as the camera says that it was held; mirror images stay mirrored, if not the right way up.
+
     Args:
         folder: looked through with its subfolders; may also be a single video file.
         image_size: (H, W) in pixels to resize every frame to, by Pillow's box filter: the mean of the pixels covered.

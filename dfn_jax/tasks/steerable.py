@@ -136,6 +136,7 @@ def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     draw = _images(config, name, folder, config.eval.examples, TEST_SEED)
     if name == "texture":
         return "procedural texture", draw
+    draw(0)  # What is wrong with them is told before training.
     words = f"{config.eval.examples} crops of images of {Path(configs.data_folder(folder, 'images')).resolve().name}"
     if config.data.name == "images" and not config.eval.dir:
         words += ", other crops of which it was trained on"
