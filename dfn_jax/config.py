@@ -1,7 +1,5 @@
 """Configs are data: what every experiment's config has, and the checks that give a one-line error."""
 
-import errno
-import fcntl
 import functools
 import json
 import math
@@ -14,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded, name_and_checksum, write_whole
+from dfn_jax.files import expanded, name_and_checksum, take_lock, write_whole
 from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -26,7 +24,6 @@ MAY_CHANGE = (
 
 EXAMPLES_FILE = "examples.npz"  # beside results.json: each metric, test example by test example
 LOCK = ".lock"  # of a workdir, held by the process that trains there
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of network disks that are mounted without
 
 
 def choose(kind: str, name: str, known: Any) -> Any:
@@ -310,17 +307,14 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / LOCK).open("a+")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if reason := take_lock(lock, wait=False):
+            print(f"{workdir} cannot be locked ({reason}); let one run at a time work there", file=sys.stderr)
     except BlockingIOError as error:
         lock.seek(0)
         raise InputError(
             f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
             "--workdir"
         ) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        print(f"{workdir} cannot be locked ({error.strerror}); let one run at a time work there", file=sys.stderr)
     _check_claimable(workdir, config, free)  # Another process may have begun there, and ended, since it was looked at.
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)

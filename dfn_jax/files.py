@@ -1,5 +1,7 @@
 """Where files go, and writing them so that nothing half-written is ever taken for whole."""
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -7,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -71,6 +74,28 @@ def make_writable_folder(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+
+
+def take_lock(file: int | IO[str], *, wait: bool) -> str:
+    """Locks an open file or folder against other processes, until it is closed.
+
+    Args:
+        file: the file, or its descriptor.
+        wait: for another process that holds it.
+
+    Returns:
+        Why the disk has no locks, as some network disks are mounted; empty where the lock is taken.
+
+    Raises:
+        BlockingIOError: another process holds it, and is not to be waited for.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        return error.strerror
+    return ""
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,12 +1,11 @@
 """Where tables go: `results/`, and between their marks in the README, by one command at a time."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 
-from dfn_jax.config import NO_LOCKS
 from dfn_jax.errors import InputError
+from dfn_jax.files import take_lock
 from experiments.runs import ROOT
 
 RESULTS, README = ROOT / "results", ROOT / "README.md"
@@ -38,11 +37,7 @@ def alone() -> Iterator[None]:
     """Waits until no other command writes records or the README."""
     folder = os.open(RESULTS, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+        take_lock(folder, wait=True)
         yield
     finally:
         os.close(folder)

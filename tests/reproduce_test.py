@@ -165,6 +165,19 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
         assert f"| {beginning} | {' | '.join(curve)} | | | | {medium[row]['bce_nats_per_frame']:.0f} |" in page
         curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (0, 4, 9, 14, 19)]
         assert f" | {' | '.join(curve)} |" in page
+    low, high = re.findall("[0-9]+", saved_by_one_seed("moving_mnist", "medium"))[1:]
+    examples = read_arrays(reproduce._examples_file("moving_mnist"))
+    better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
+    assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
+    dfn, twin = (np.array(medium[row]["bce_nats_per_frame_curve"]) for row in COMPARED)
+    worth = [f"{100 * share:.0f}" for share in 1 - dfn / twin]
+    assert f"At +1 it is {worth[0]} %, at +5 {worth[4]} %, from +7 on {worth[6]} %" in page
+    assert set(worth[6:]) == {worth[6]}
+    fewer = [
+        f"{100 * (1 - medium[row]['bce_nats_per_frame'] / one['bce_nats_per_frame']):.0f} %"
+        for row, one in zip(COMPARED, unfinished, strict=True)
+    ]
+    assert f"it has {fewer[1]} fewer nats than by Adam, the DFN {fewer[0]}," in page
     for place in ("bounce", "overlap", "neither"):
         found = [medium[row][f"bce_nats_per_frame_at_{place}"] for row in COMPARED]
         found.append(medium["paper"][f"target_entropy_nats_at_{place}"])

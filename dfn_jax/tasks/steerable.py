@@ -133,7 +133,7 @@ def _evaluate(
 def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     """What to test on, in words, and batches of it by step."""
     name, folder = config.eval.name or config.data.name, config.eval.dir or config.data.dir
-    draw = _images(config, name, folder, config.eval.examples, TEST_SEED)
+    draw = functools.cache(_images(config, name, folder, config.eval.examples, TEST_SEED))
     if name == "texture":
         return "procedural texture", draw
     draw(0)  # What is wrong with them is told before training.

@@ -168,9 +168,13 @@ def _video(config: ConfigDict) -> VideoData:
             channels=config.data.channels,
         )
 
+    @functools.cache
+    def parts(folder: str, fraction: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        return video.split_by_time(clips(folder), test_fraction=fraction)
+
     def train_batch(step: int, rows: range | None = None) -> Batch:
         length = sum(lengths(config))
-        train, _ = video.split_by_time(clips(config.data.dir), test_fraction=config.data.test_fraction)
+        train, _ = parts(config.data.dir, config.data.test_fraction)
         found = video.check_lengths(train, length=length, purpose="training")
         options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
         return {"frames": video.segment_batch(found, step, rows=rows, **options)}
@@ -178,8 +182,7 @@ def _video(config: ConfigDict) -> VideoData:
     def test_set() -> tuple[str, Iterable[Batch]]:
         length = sum(lengths(config, testing=True))
         folder = config.eval.dir or config.data.dir
-        fraction = 1.0 if config.eval.dir else config.data.test_fraction
-        _, test = video.split_by_time(clips(folder), test_fraction=fraction)
+        _, test = parts(folder, 1.0 if config.eval.dir else config.data.test_fraction)
         test = video.check_lengths(test, length=length, purpose="testing")
         sequences = video.segments(test, length=length, limit=config.eval.examples)
         words = (
