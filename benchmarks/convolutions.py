@@ -110,7 +110,7 @@ def measure(case: str, *, rounds: int) -> list[dict]:
         errors = {"PyTorch": 0.0}
         for peer in ("dfn_jax", "XLA"):
             errors[peer] = float(np.abs(np.asarray(competitors[peer][name]()) - wanted).max() / np.abs(wanted).max())
-            if errors[peer] > TOLERANCE[device]:
+            if not errors[peer] <= TOLERANCE[device]:
                 raise AssertionError(f"{case}, {name}: {peer} lies {errors[peer]} of the largest value from PyTorch")
         times = interleaved({peer: passes[name] for peer, passes in competitors.items()}, rounds=rounds)
         rows += [

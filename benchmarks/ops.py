@@ -187,7 +187,8 @@ def measure(case: Case, *, with_gradient: bool, rounds: int) -> list[dict]:
 
 def largest_error(made: tuple, truth: tuple) -> float:
     """The largest absolute difference between what a competitor made and what is true."""
-    return max(float(np.abs(_numbers(value) - _numbers(right)).max()) for value, right in zip(made, truth, strict=True))
+    differences = [np.abs(_numbers(value) - _numbers(right)).max() for value, right in zip(made, truth, strict=True)]
+    return float(np.max(differences))  # not a number, if one is
 
 
 def _numbers(values) -> np.ndarray:

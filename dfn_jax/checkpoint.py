@@ -162,22 +162,30 @@ class _Best(policies.PreservationPolicy):
     def __init__(self, path: Path, *, writing: bool):
         self._path, self._writing = path, writing
         self.step, self._loss = None, float("inf")
+        self._before: tuple[int | None, float] = None, float("inf")  # what it was, until the new one is whole
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
             found = json.loads(path.read_text())
             self.step, self._loss = int(found["step"]), float(found["loss"])
+            self._before = int(found["before"]["step"]), float(found["before"]["loss"])
 
     def offer(self, step: int, loss: float) -> None:
         """Takes note of a checkpoint that is about to be written."""
         # The same step again: a run that goes on from before it writes it anew.
         if loss < self._loss or step == self.step:
+            if self.step not in (None, step):
+                self._before = self.step, self._loss
             self.step, self._loss = step, loss
             if self._writing:
-                write_whole(self._path, json.dumps({"step": step, "loss": loss}) + "\n")
+                content = {"step": step, "loss": loss}
+                if self._before[0] is not None:
+                    content["before"] = {"step": self._before[0], "loss": self._before[1]}
+                write_whole(self._path, json.dumps(content) + "\n")
 
     def forget_unless(self, steps: Sequence[int]) -> None:
-        """Forgets a checkpoint that is not there: one that was never finished, or that was set aside."""
+        """Forgets a checkpoint that is not there: one that is not finished, or never was, or that was set aside."""
         if self.step not in steps:
-            self.step, self._loss = None, float("inf")
+            nothing = None, float("inf")
+            (self.step, self._loss), self._before = (self._before if self._before[0] in steps else nothing), nothing
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay."""

@@ -1,29 +1,18 @@
 """Configs are data: what every experiment's config has, and the checks that give a one-line error."""
 
 import functools
-import json
 import math
-import os
-import sys
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded, name_and_checksum, take_lock, write_whole
+from dfn_jax.files import expanded
 from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# What may change between two runs of one workdir without making it another experiment.
-MAY_CHANGE = (
-    "preset", "eval", "mesh", "precision", "train.steps", "train.log_every", "train.checkpoint_every",
-    "train.evaluate_every", "train.non_finite",
-)  # fmt: skip
-
-EXAMPLES_FILE = "examples.npz"  # beside results.json: each metric, test example by test example
-LOCK = ".lock"  # of a workdir, held by the process that trains there
 
 
 def choose(kind: str, name: str, known: Any) -> Any:
@@ -89,7 +78,7 @@ def check(config: ConfigDict) -> None:
         },
     )
     check_whole_numbers(config, {"optim.halve_every": 1}, bits=31)  # Optax counts steps by signed numbers.
-    for name, value in _flat(config.to_dict()).items():
+    for name, value in flat(config.to_dict()).items():
         if isinstance(value, str):
             check_text(f"config.{name}", value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -211,124 +200,9 @@ def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
     return ", which training read too" if ours.is_relative_to(theirs) or theirs.is_relative_to(ours) else ""
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Entries by dotted names."""
+    found = {}
     for name, value in config.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = MAY_CHANGE) -> None:
-    """Checks that a workdir was begun with a config.
-
-    Args:
-        workdir: folder of the run.
-        config: what the command asks for.
-        free: entries, or groups of them, that may differ.
-
-    Raises:
-        InputError: there is no run in the workdir, or it belongs to another config; names the entries that differ.
-    """
-    path = workdir / "config.json"
-    try:
-        theirs = _flat(json.loads(path.read_text()))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{workdir} has no config.json, so that no run began there; give the --workdir of one"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
-    except AttributeError as error:
-        raise InputError(f"{path} holds no entries by name; choose another --workdir") from error
-    ours = _flat(json.loads(config.to_json_best_effort()))
-    differ = [
-        f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not name.startswith(free)
-    ]
-    if differ:
-        raise InputError(
-            f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
-            "choose another --workdir, or give the same config (preset included)"
-        )
-
-
-def results_folder(workdir: Path, config: ConfigDict) -> Path:
-    """Where results go: an evaluation on other terms must not replace the run's own.
-
-    Args:
-        workdir: of a run.
-        config: of the evaluation.
-
-    Returns:
-        The folder's path from the workdir.
-    """
-    own = _flat(json.loads((workdir / "config.json").read_text()))
-    changed = {name: value for name, value in config.eval.items() if value != own.get(f"eval.{name}")}
-    parts = []
-    if changed.keys() & {"name", "dir"}:
-        there = name_and_checksum(expanded(config.eval.dir).resolve())
-        parts = [there if config.eval.dir else config.eval.name or config.data.name]
-    parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
-    if config.precision != own.get("precision"):
-        parts.append(config.precision)
-    return Path("evaluations", "_".join(parts)) if parts else Path()
-
-
-def steps_measured(path: Path) -> int | None:
-    """After how many steps the results in a file were measured; None where there are none."""
-    try:
-        return int(json.loads(path.read_text())["steps"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _begun(name: str) -> bool:
-    """Whether a file is what a start leaves that is killed before it has written the config."""
-    return name == LOCK or (name.startswith(".config.json.") and name.endswith(".tmp"))
-
-
-def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = MAY_CHANGE) -> IO[str]:
-    """Writes the config into a new workdir, or checks that the workdir was begun with the same one.
-
-    Args:
-        workdir: folder of the run; made where it is missing.
-        config: the run's config.
-        free: as in `check_workdir`.
-
-    Returns:
-        A file that must stay open while the workdir is written to: no other process can claim it until then.
-
-    Raises:
-        InputError: the workdir belongs to another config, of which the entries that differ are named; or another
-            process is at work there.
-    """
-    _check_claimable(workdir, config, free)
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / LOCK).open("a+")
-    try:
-        if reason := take_lock(lock, wait=False):
-            print(f"{workdir} cannot be locked ({reason}); let one run at a time work there", file=sys.stderr)
-    except BlockingIOError as error:
-        lock.seek(0)
-        raise InputError(
-            f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
-            "--workdir"
-        ) from error
-    _check_claimable(workdir, config, free)  # Another process may have begun there, and ended, since it was looked at.
-    lock.truncate(0)
-    print(os.getpid(), file=lock, flush=True)
-    recorded = json.loads(config.to_json_best_effort())
-    if steps_measured(workdir / "results.json") == config.train.steps:
-        # No step is left to train: what is there stays the run's own, with the terms on which it was measured.
-        before = json.loads((workdir / "config.json").read_text())
-        recorded |= {name: before[name] for name in ("eval", "precision") if name in before}
-    write_whole(workdir / "config.json", json.dumps(recorded, indent=2) + "\n")
-    return lock
-
-
-def _check_claimable(workdir: Path, config: ConfigDict, free: tuple[str, ...]) -> None:
-    if (workdir / "config.json").exists():
-        check_workdir(workdir, config, free=free)
-    elif workdir.exists() and not all(_begun(file.name) for file in workdir.iterdir()):
-        raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

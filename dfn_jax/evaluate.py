@@ -12,13 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dfn_jax import metrics, parallel, report, visualize
-from dfn_jax.config import EXAMPLES_FILE, results_folder, steps_measured
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import TEST_PREFIX, mean_loss, read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
+from dfn_jax.workdir import EXAMPLES_FILE, results_folder, steps_measured
 
 FEWEST_EXAMPLES = 20  # fewer have no interval of confidence
 CURVE_PARTS = 20  # of the steps, each with its mean loss

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained, processes
-from dfn_jax.config import MAY_CHANGE, check, check_workdir, claim_workdir
+from dfn_jax.config import check
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.optimisers import make_optimiser
@@ -21,6 +21,7 @@ from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
 from dfn_jax.train import TrainState, restore, train
+from dfn_jax.workdir import MAY_CHANGE, check_workdir, claim_workdir
 
 
 def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
@@ -40,7 +41,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
     began, workdir = time.monotonic(), Path(workdir)
-    _check_float32()
+    _check_jax()
     check(config)
     make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
     found = None
@@ -115,7 +116,7 @@ def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> Path
         InputError: the config, the workdir or the input cannot be used.
     """
     workdir = Path(workdir)
-    _check_float32()
+    _check_jax()
     check(config)
     check_workdir(workdir, config, free=(*MAY_CHANGE, "data.dir", "data.digits"))
     task = make_task_without_data(config)
@@ -153,7 +154,7 @@ def _open_pretrained(
     name: str, config: ConfigDict | None, make: Callable[[ConfigDict], Task]
 ) -> tuple[ConfigDict, Task, Params, dict[str, Any]]:
     """The config by which a pretrained network is used, its task, its parameters and its card."""
-    _check_float32()
+    _check_jax()
     trained_with, params, card = pretrained.load(name)
     config = _used_with(name, trained_with, config or trained_with)
     check(config)
@@ -172,11 +173,15 @@ def _check_new(workdir: Path) -> None:
         raise InputError(f"{workdir} has results, or a run, already; choose a new folder")
 
 
-def _check_float32() -> None:
-    if jax.config.jax_enable_x64:
-        raise InputError(
-            "JAX_ENABLE_X64 is on, with which the same seed draws other data and weights; unset it: runs are in float32"
-        )
+def _check_jax() -> None:
+    """Tells of settings by which the same seed would draw other data and weights."""
+    wanted = {"jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
+    for name, value in wanted.items():
+        if (found := getattr(jax.config, name, value)) != value:
+            raise InputError(
+                f"{name.upper()} is {found}, with which the same seed draws other data and weights; wanted {value}, "
+                "the default: unset it"
+            )
 
 
 def _may_change(workdir: Path, config: ConfigDict, data: str | None) -> tuple[str, ...]:
@@ -228,5 +233,4 @@ def _used_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> Confi
     with config.unlocked():
         for entry in ("preset", "seed", "train", "optim"):
             config[entry] = trained_with[entry]
-        config.train.evaluate_every = config.train.get("evaluate_every", 0)  # Networks from before it have none.
     return config

@@ -146,7 +146,12 @@ def to_host(state: Any) -> Any:
         Pytree of NumPy arrays.
     """
     mesh = jax.tree.leaves(state)[0].sharding.mesh
-    return jax.device_get(jax.jit(lambda parts: parts, out_shardings=replicated(mesh))(state))
+    return jax.device_get(_gather(replicated(mesh))(state))
+
+
+@functools.cache  # so that it is compiled once
+def _gather(sharding: NamedSharding) -> Callable[[Any], Any]:
+    return jax.jit(lambda parts: parts, out_shardings=sharding)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> range | None:

@@ -85,10 +85,10 @@ def end_with_the_others() -> Iterator[None]:
         yield
     except (PreemptedError, DivergedError):
         raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if jax.process_count() == 1 or getattr(error, "agreed", False):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         # Of whichever type, what XLA raises begins with its status.
         by_xla = isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z_]+: ", reason)
         lost = by_xla and not out_of_memory(error)
@@ -111,7 +111,7 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, PreemptedError) as error:
+    except (Exception, PreemptedError, KeyboardInterrupt) as error:
         gathered(False)
         error.agreed = True
         raise

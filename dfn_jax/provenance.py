@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """The commit of the code when it is first asked for; None outside a checkout.
 
-    It ends in '-dirty' where tracked Python files differ from it.
+    It ends in '-dirty' where Python files differ from it, or are not in it.
     """
 
     root = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ def commit() -> str | None:
         if Path(git("rev-parse", "--show-toplevel")) != root:
             return None  # The package is installed somewhere inside a repository of its user's.
         described = git("rev-parse", "--short=12", "HEAD")
-        changed = git("diff", "--name-only", "HEAD", "--", "*.py")
+        changed = git("status", "--porcelain", "--", "*.py")
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{described}-dirty" if changed else described

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+from dfn_jax.config import flat
 from dfn_jax.files import write_whole
 
 SIGNIFICANT_DIGITS = 4
@@ -189,20 +190,13 @@ def _cells(row: Row) -> Iterator[str]:
 
 def _details(heading: str, values: Mapping[str, object]) -> str:
     rows = "\n".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in _flat(values)
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in flat(values).items()
     )
     return (
         f"<details><summary>{html.escape(heading)}</summary>\n"
         f'<div class="scroll"><table class="facts">{rows}</table></div></details>'
     )
-
-
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from dfn_jax.config import EXAMPLES_FILE
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import read_arrays, write_arrays, write_whole
+from dfn_jax.workdir import EXAMPLES_FILE
 from experiments.comparison import Examples, key, saving
 from experiments.readme import README, RESULTS, alone, figure, with_tables
 from experiments.runs import ROOT, Record, outcome, read, recipe

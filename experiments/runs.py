@@ -12,9 +12,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dfn_jax.config import check_workdir, results_folder
 from dfn_jax.data.digits import choose_source
 from dfn_jax.errors import PREEMPTED, InputError, PreemptedError
+from dfn_jax.workdir import check_workdir, results_folder
 
 ROOT = Path(__file__).parents[1]
 SAME_RESULT = ("train.checkpoint_every", "train.evaluate_every")  # entries that may change without changing a result

@@ -19,12 +19,13 @@ MAY_IMPORT = {
     "trivial": {"losses"},
     "visualize": set(),
     "progress": set(),
-    "report": {"files"},
+    "report": {"config", "files"},
     "errors": set(),
     "files": {"errors"},
     "huge_pages": set(),
     "guards": {"errors"},
     "config": {"errors", "files", "guards"},
+    "workdir": {"config", "errors", "files"},
     "parallel": {"errors"},
     "processes": {"errors"},
     "optimisers": {"config"},
@@ -42,13 +43,13 @@ MAY_IMPORT = {
     "predict": {"config", "errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
         "config", "errors", "evaluate", "optimisers", "predict", "pretrained", "processes", "provenance", "records",
-        "tasks", "train",
+        "tasks", "train", "workdir",
     },
     "command_line": {"errors", "pretrained"},
     "provenance": set(),
     "evaluate": {
         "config", "errors", "files", "metrics", "parallel", "provenance", "records", "report", "tasks", "train",
-        "visualize",
+        "visualize", "workdir",
     },
 }  # fmt: skip
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from dfn_jax.checkpoint import fingerprint
-from dfn_jax.config import check_workdir, claim_workdir
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.records import mean_loss, read_records
 from dfn_jax.tasks import make_task
 from dfn_jax.train import restore, train
+from dfn_jax.workdir import check_workdir, claim_workdir
 from tests.regression import config, regression
 
 ROOT = Path(__file__).parents[1]
@@ -120,6 +120,11 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {str(best), "8", "10", "12"}
     settings.eval.best = True
     assert int(restore(task, settings, tmp_path).step) == best
+    # While a better one is being written, or if a kill keeps it from being so, it is the one before.
+    (tmp_path / "best_checkpoint.json").write_text(
+        json.dumps({"step": 14, "loss": 0.0, "before": {"step": best, "loss": losses[best]}})
+    )
+    assert int(restore(task, settings, tmp_path).step) == best
     damage(tmp_path / "checkpoints" / str(best), "truncated")
     assert int(restore(task, settings, tmp_path).step) == 12
     # Of a checkpoint that a kill kept from being written.
@@ -187,7 +192,8 @@ def test_the_best_checkpoint_is_chosen_by_the_same_losses_after_an_interruption(
     train(regression(), settings, tmp_path / "parts")
     parts = json.loads((tmp_path / "parts" / "best_checkpoint.json").read_text())
     losses = {record["step"]: record["loss"] for record in read_records(tmp_path / "whole" / "metrics.jsonl")}
-    assert parts == {"step": 8, "loss": pytest.approx(losses[8], rel=1e-6)}
+    before = {"step": 4, "loss": pytest.approx(losses[4], rel=1e-6)}
+    assert parts == {"step": 8, "loss": pytest.approx(losses[8], rel=1e-6), "before": before}
 
 
 def test_the_best_checkpoint_is_not_chosen_by_a_few_lucky_steps(tmp_path):

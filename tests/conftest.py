@@ -1,10 +1,32 @@
 """Programs that run once or twice are not worth optimising, a fifth of the time; `XLA_FLAGS= pytest` does it."""
 
+import functools
 import os
 
 import pytest
 
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def once(tmp_path_factory):
+    """What many tests need is compiled and drawn once."""
+    import jax
+
+    from dfn_jax.data import digits
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+    @functools.cache
+    def drawn(seed, count, draw=digits.drawn_digits):
+        found = draw(seed, count)
+        found.flags.writeable = False
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "drawn_digits", drawn)
+        yield
 
 
 @pytest.fixture

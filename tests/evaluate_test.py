@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dfn_jax import evaluate, provenance
-from dfn_jax.config import EXAMPLES_FILE, claim_workdir, results_folder
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
+from dfn_jax.workdir import EXAMPLES_FILE, claim_workdir, results_folder
 from experiments import stereo
 
 

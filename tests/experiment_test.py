@@ -169,11 +169,28 @@ def test_a_finished_run_keeps_its_results_whatever_else_it_is_measured_on(folder
     assert folder == run
     folder, _ = experiment.run(config(folders / "one", 3, **other), run)
     assert folder == run  # It is another network now.
+    with pytest.raises(InputError, match=r"has 3 steps, config.train.steps is 2; give no fewer"):
+        experiment.run(config(folders / "one", 2), run)
+    # As where the best checkpoint is not the last.
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(best := json.dumps({**results, "steps": 2}))
+    folder, _ = experiment.run(config(folders / "one", 3), run)
+    assert folder == run / "evaluations" / "examples-2"
+    assert (run / "results.json").read_text() == best
 
 
-def test_a_process_in_double_precision_is_refused(folders):
-    with jax.enable_x64(True), pytest.raises(InputError, match="JAX_ENABLE_X64 is on"):
-        experiment.run(config(folders / "one", 2), folders / "run")
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("jax_enable_x64", True), ("jax_default_prng_impl", "rbg"), ("jax_threefry_partitionable", False)],
+)
+def test_settings_by_which_a_seed_draws_other_data_are_refused(setting, value, folders, monkeypatch):
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, value)
+    try:
+        with pytest.raises(InputError, match=f"{setting.upper()} is {value}, with which the same seed draws other"):
+            experiment.run(config(folders / "one", 2), folders / "run")
+    finally:
+        jax.config.update(setting, before)
     assert not (folders / "run").exists()
 
 

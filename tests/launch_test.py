@@ -1,58 +1,16 @@
 """The program as a person runs it: both experiments end to end, and every mistake told in one line."""
 
 import fcntl
-import importlib
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-
-
-# Each run is a process of its own, forked from one that has imported everything: three seconds saved, every time.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["launch", "dfn_jax.experiment"])
-
-
-def _run(arguments, folder):
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
-    os.chdir(ROOT)
-    sys.argv = ["launch.py", *arguments]
-    importlib.import_module("launch").run()
-
-
-def launch(*arguments):
-    with tempfile.TemporaryDirectory() as folder:
-        process = FORKS.Process(target=_run, args=([str(argument) for argument in arguments], Path(folder)))
-        process.start()
-        process.join(400)
-        outputs = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
-        assert process.exitcode is not None, outputs
-        return subprocess.CompletedProcess(arguments, process.exitcode, *outputs)
-
-
-def succeed(*arguments):
-    done = launch(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def fail(*arguments):
-    """The one line that a failing command prints."""
-    done = launch(*arguments)
-    assert done.returncode == 1, (done.returncode, done.stderr)
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("launch.py: error: ")]
-    assert len(lines) == 1
-    return lines[0]
+from tests.programs import ROOT, fail, succeed
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dfn_jax.data import highway
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import TEST_BATCH
 from tests.experiments_test import get_config
-from tests.launch_test import fail, succeed
+from tests.programs import fail, succeed
 
 
 def write_images(folder, images):

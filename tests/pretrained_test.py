@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dfn_jax import experiment, pretrained
+from dfn_jax.config import check
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.pretrained import export
@@ -28,6 +29,7 @@ def test_a_network_is_as_good_as_its_card_says(name, monkeypatch):
     config, params, card = pretrained.load(name)
     assert (pretrained.FOLDER / f"{name}.safetensors").stat().st_size < 3e6
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == card["parameters"]
+    check(config)  # One can be trained by it again.
     wanted = card["check"]["metrics"]
     found = export.measure(config, params, tuple(wanted))
     for metric, value in wanted.items():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dfn_jax.errors import InputError
-from dfn_jax.processes import join
+from dfn_jax.processes import end_with_the_others, join
 from dfn_jax.records import read_records
 from dfn_jax.train import train
 from tests.regression import config, regression
@@ -162,6 +162,17 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
 
 def test_all_go_on_from_the_checkpoint_before_one_that_a_single_process_cannot_read(tmp_path):
     assert finish(start(tmp_path, program=PROGRAM_WITH_A_LOSS)).tolist() == [0, 2048]
+
+
+def test_an_interrupted_process_does_not_wait_for_the_others(monkeypatch, capsys):
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(SystemExit), end_with_the_others():
+        raise KeyboardInterrupt
+    assert "process 0 of 2 cannot go on (KeyboardInterrupt)" in capsys.readouterr().err
 
 
 def test_processes_with_different_configs_do_not_train(tmp_path):

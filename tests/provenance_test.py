@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from dfn_jax import provenance
+
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin processes")
 def test_hardware_tells_the_cores_that_a_process_may_use():
@@ -13,3 +15,30 @@ def test_hardware_tells_the_cores_that_a_process_may_use():
         [sys.executable, "-c", command], env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, check=True
     )
     assert found.stdout.decode().strip().endswith(", 1 core)")
+
+
+def test_code_that_no_commit_has_is_told(tmp_path, monkeypatch):
+    (tmp_path / "dfn_jax").mkdir()
+    (tmp_path / "dfn_jax" / "errors.py").write_text("one = 1\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "dfn_jax" / "provenance.py"))
+
+    def git(*words):
+        command = ["git", "-c", "user.name=test", "-c", "user.email=test@test", *words]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    def committed():
+        git("add", ".")
+        git("commit", "-qm", "all")
+        return git("rev-parse", "--short=12", "HEAD")
+
+    commit = provenance.commit.__wrapped__  # as in another process
+    git("init", "-q")
+    clean = committed()
+    (tmp_path / "notes.txt").write_text("of no matter")
+    assert commit() == clean
+    (tmp_path / "dfn_jax" / "mine.py").write_text("")
+    assert commit() == f"{clean}-dirty"
+    clean = committed()
+    assert commit() == clean
+    (tmp_path / "dfn_jax" / "errors.py").write_text("")
+    assert commit() == f"{clean}-dirty"

@@ -3,11 +3,8 @@
 import functools
 import json
 import math
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -23,6 +20,7 @@ from experiments.readme import README, with_tables
 from experiments.reproduce import COMPARED, TABLES
 from experiments.runs import ROOT, recipe
 from tests.experiments_test import get_config
+from tests.programs import fail
 
 # Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
 RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
@@ -423,13 +421,9 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
         (("stereo", "--short", "--option=--config.train.steps=2"), "would change the protocol"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message):
-    command = [sys.executable, "-m", "experiments.reproduce", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "DFN_DATA"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_mistakes_are_told_in_one_line(arguments, message, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    assert message in fail(*arguments, name="experiments.reproduce")
 
 
 def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypatch):

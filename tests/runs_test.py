@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax.config import claim_workdir
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.tasks import make_task
+from dfn_jax.workdir import claim_workdir
 from experiments import quick, reproduce, runs
 from experiments.tables import TABLES
 from tests.experiments_test import get_config
@@ -63,13 +63,15 @@ def test_an_evaluation_of_a_run_has_results_of_its_own(workdir):
 
 
 @pytest.mark.parametrize(("there", "instead"), [('"steps": 4', '"steps": 2'), ('"examples": 0,', "")])
-def test_lesser_results_are_not_the_end(there, instead, workdir):
+def test_lesser_results_are_not_the_end(there, instead, workdir, tmp_path, monkeypatch):
     """Somebody may have evaluated a run that was stopped, or before results told of how many examples they are."""
-    path = workdir / "results.json"
+    shutil.copytree(workdir, tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
     whole = path.read_text()
     assert there in whole
     path.write_text(whole.replace(there, instead))
-    found = runs.outcome(SMOKE, workdir)
+    monkeypatch.setattr(runs, "_launch", lambda arguments, workdir: path.write_text(whole))
+    found = runs.outcome(SMOKE, tmp_path / "run")
     assert (found["steps"], found["examples"]) == (4, 0)
 
 

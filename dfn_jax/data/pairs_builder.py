@@ -160,8 +160,8 @@ def prepared_source(
             message = " ".join(str(error).split())
             reason = getattr(error, "strerror", None) or message.rpartition("failed: ")[2].partition(";")[0]
             raise InputError(
-                f"cannot write prepared pairs to {cache} ({reason}); make room there or choose another folder with "
-                "cache_dir or XDG_CACHE_HOME"
+                f"cannot write prepared pairs to {cache} ({reason}); make room there or choose another folder by the "
+                "environment variable XDG_CACHE_HOME"
             ) from error
     try:
         source = _open(config, cache)
