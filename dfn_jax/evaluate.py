@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dfn_jax import metrics, parallel, report, visualize
+from dfn_jax.config import flat
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.provenance import commit, hardware, versions
@@ -91,7 +92,7 @@ def evaluate(
         sections=sections,
         details={
             "Results": {name: value for name, value in results.items() if not isinstance(value, dict)},
-            "Configuration": json.loads(config.to_json_best_effort()),
+            "Configuration": flat(json.loads(config.to_json_best_effort())),
             "Versions": results["versions"],
         },
     )

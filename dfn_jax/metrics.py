@@ -19,6 +19,7 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 SSIM_K1 = 0.01
 SSIM_K2 = 0.03
+RESAMPLES = 1000  # of the bootstrap
 
 _PIXELS_AND_CHANNELS = (-3, -2, -1)
 _PIXELS = (-2, -1)
@@ -151,24 +152,24 @@ def mean_over_valid(errors: Mapping[str, jax.Array]) -> dict[str, float]:
     return {name: total / valid if valid else float("nan") for name, total in totals.items()}
 
 
-def confidence_interval(values: np.ndarray, *, resamples: int = 1000) -> tuple[float, float]:
+def confidence_interval(values: np.ndarray) -> tuple[float, float]:
     """Between which bounds the mean lies with 95 % confidence, if the examples are a sample of all there could be.
 
     Args:
         values: [N], one for each example (not for each frame of a video: frames of one are alike). Of fewer than some
             twenty the bounds lie too close together: of ten skewed ones, they hold the mean five times in six.
-        resamples: how often N examples are drawn with replacement.
 
     Returns:
-        The 2.5th and 97.5th percentile of the resamples' means; the same for the same values.
+        The 2.5th and 97.5th percentile of the means of `RESAMPLES` drawings of N examples with replacement; the same
+        for the same values.
 
     Source:
         Efron, Bootstrap Methods, Annals of Statistics 1979; the percentile method.
     """
-    return _bootstrap(lambda drawn: values[drawn].mean(dtype=np.float64), len(values), resamples)
+    return _bootstrap(lambda drawn: values[drawn].mean(dtype=np.float64), len(values))
 
 
-def saving_interval(ours: np.ndarray, theirs: np.ndarray, *, resamples: int = 1000) -> tuple[float, float]:
+def saving_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """Between which bounds 1 - mean(ours) / mean(theirs) lies with 95 % confidence, of two networks' errors.
 
     The same examples are drawn for both, so that how hard they are counts for neither: the bounds lie closer together
@@ -177,10 +178,9 @@ def saving_interval(ours: np.ndarray, theirs: np.ndarray, *, resamples: int = 10
     Args:
         ours: [N], one for each example.
         theirs: [N], for the same examples.
-        resamples: as in `confidence_interval`.
 
     Returns:
-        The 2.5th and 97.5th percentile over the resamples.
+        The 2.5th and 97.5th percentile over as many drawings.
 
     Raises:
         ValueError: the shapes differ.
@@ -190,15 +190,13 @@ def saving_interval(ours: np.ndarray, theirs: np.ndarray, *, resamples: int = 10
     """
     check_same_shape(ours, theirs)
     return _bootstrap(
-        lambda drawn: 1 - ours[drawn].mean(dtype=np.float64) / theirs[drawn].mean(dtype=np.float64),
-        len(ours),
-        resamples,
+        lambda drawn: 1 - ours[drawn].mean(dtype=np.float64) / theirs[drawn].mean(dtype=np.float64), len(ours)
     )
 
 
-def _bootstrap(statistic: Callable[[np.ndarray], float], count: int, resamples: int) -> tuple[float, float]:
+def _bootstrap(statistic: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
     random = np.random.default_rng(0)
-    found = [statistic(random.integers(0, count, count)) for _ in range(resamples)]
+    found = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
 

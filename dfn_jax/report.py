@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from dfn_jax.config import flat
 from dfn_jax.files import write_whole
 
 SIGNIFICANT_DIGITS = 4
@@ -114,7 +113,7 @@ def write_report(
         title: of the page.
         introduction: plain text, paragraphs parted by empty lines; the first, the result in a sentence, stands out.
         sections: pictures and tables in the order in which to show them.
-        details: what goes folded to the end (configuration, hardware, versions), by heading; mappings may be nested.
+        details: what goes folded to the end (configuration, hardware, versions), by heading and name.
 
     Returns:
         The path of the page.
@@ -190,8 +189,7 @@ def _cells(row: Row) -> Iterator[str]:
 
 def _details(heading: str, values: Mapping[str, object]) -> str:
     rows = "\n".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-        for name, value in flat(values).items()
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in values.items()
     )
     return (
         f"<details><summary>{html.escape(heading)}</summary>\n"

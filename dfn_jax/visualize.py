@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 INVALID_GREY = 128
 INK = (30, 30, 30)
 PAPER = 255
-GAP = 8
+GAP = 8  # pixels
+FONT_SIZE = 16  # height of letters, pixels
 FULL_COLOUR_PERCENTILE = 85  # of the lengths of the flows in a picture
 
 
@@ -145,7 +146,6 @@ def panel(
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
     scale: int = 3,
-    font_size: int = 16,
 ) -> np.ndarray:
     """A labelled grid of images.
 
@@ -154,7 +154,6 @@ def panel(
         column_titles: one for each column, wrapped to the column's width; none if empty.
         row_titles: one for each row, a line break where one is wanted; none if empty.
         scale: whole factor by which every image is enlarged, each pixel to a square.
-        font_size: height of the letters, pixels.
 
     Returns:
         uint8 [H', W', 3], dark letters on white.
@@ -170,9 +169,9 @@ def panel(
     grid = [[None if image is None else _enlarge(image, scale) for image in row] for row in rows]
     if column_titles:
         widths = [max(0 if image is None else image.shape[1] for image in column) for column in zip(*grid, strict=True)]
-        grid = [[_text(*pair, font_size=font_size) for pair in zip(column_titles, widths, strict=True)], *grid]
+        grid = [[_text(*pair) for pair in zip(column_titles, widths, strict=True)], *grid]
     if row_titles:
-        labels = [_text(title, None, font_size=font_size) for title in row_titles]
+        labels = [_text(title, None) for title in row_titles]
         corner = [None] if column_titles else []
         grid = [[label, *row] for label, row in zip(corner + labels, grid, strict=True)]
     return _tile(grid)
@@ -241,12 +240,11 @@ def to_png(rgb: np.ndarray) -> bytes:
         return file.getvalue()
 
 
-def to_gif(frames: np.ndarray, *, frames_per_second: float = 5.0) -> bytes:
-    """Images as an animated GIF that runs for ever and rests for a second at the end.
+def to_gif(frames: np.ndarray) -> bytes:
+    """Images as an animated GIF of five frames a second, that runs for ever and rests for a second at the end.
 
     Args:
         frames: [T, H, W, 3] uint8.
-        frames_per_second: at most 50, which GIF can tell.
 
     Returns:
         The file's bytes.
@@ -259,8 +257,7 @@ def to_gif(frames: np.ndarray, *, frames_per_second: float = 5.0) -> bytes:
     if np.ndim(frames) != 4 or not len(frames):
         raise ValueError(f"a GIF needs frames [T, H, W, 3], got {list(np.shape(frames))}")
     images = [Image.fromarray(_checked_rgb(frame)) for frame in frames]
-    each = round(1000 / frames_per_second)
-    durations = [each] * (len(images) - 1) + [each + 1000]
+    durations = [200] * (len(images) - 1) + [1200]  # milliseconds
     with io.BytesIO() as file:
         images[0].save(file, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
         return file.getvalue()
@@ -313,11 +310,11 @@ def _checked_rgb(rgb: np.ndarray) -> np.ndarray:
     return rgb
 
 
-def _text(text: str, width: int | None, *, font_size: int) -> np.ndarray:
+def _text(text: str, width: int | None) -> np.ndarray:
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), font_size)
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), FONT_SIZE)
     lines = [text] if width is None else [""]
     for word in text.split() if width is not None else []:
         longer = f"{lines[-1]} {word}".strip()

@@ -89,10 +89,7 @@ def merged(before: list[Record], new: Record) -> list[Record]:
         InputError: rows of one protocol would not be measured on the same.
     """
 
-    def which(record: Record) -> tuple:
-        return record["row"], record["protocol"], record["seed"]
-
-    together = {which(record): record for record in [*before, new]}
+    together = {key(record): record for record in [*before, new]}
     others = {one["data"] for one in together.values() if one["protocol"] == new["protocol"]} - {new["data"]}
     if others:
         raise InputError(

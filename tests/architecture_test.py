@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "trivial": {"losses"},
     "visualize": set(),
     "progress": set(),
-    "report": {"config", "files"},
+    "report": {"files"},
     "errors": set(),
     "files": {"errors"},
     "huge_pages": set(),

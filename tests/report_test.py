@@ -43,7 +43,7 @@ def write(folder, **changes):
             report.Table("Scores", ["this network", "copy"], [report.Row("error", [5.5, 9.25])], "on 16 scenes"),
             report.Picture("curve", "Learning", PNG),
         ],
-        "details": {"Configuration": {"seed": 0, "optim": {"learning_rate": 1e-3}}, "Hardware": {"cpu": "2 cores"}},
+        "details": {"Configuration": {"seed": 0, "optim.learning_rate": 1e-3}, "Hardware": {"cpu": "2 cores"}},
     }
     path = report.write_report(folder, **{**arguments, **changes})
     return Page(path.read_text(encoding="utf-8"))

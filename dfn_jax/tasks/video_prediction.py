@@ -11,7 +11,8 @@ from dfn_jax.data import video
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Inputs, Params, Prediction
-from dfn_jax.tasks.video_evaluation import STRIP_WIDTH, Guess
+from dfn_jax.tasks.video_evaluation import Guess
+from dfn_jax.tasks.video_report import STRIP_WIDTH
 
 
 def video_inputs(
