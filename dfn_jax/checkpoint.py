@@ -82,6 +82,7 @@ class Checkpoints:
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(prints))
             with self._reported():
                 if loss is not None:
+                    self._manager.wait_until_finished()  # It falls back on the best one before, which must be whole.
                     self._best.offer(step, loss)
                 self._manager.save(step, args=items)
 
@@ -175,17 +176,22 @@ class _Best(policies.PreservationPolicy):
             if self.step not in (None, step):
                 self._before = self.step, self._loss
             self.step, self._loss = step, loss
-            if self._writing:
-                content = {"step": step, "loss": loss}
-                if self._before[0] is not None:
-                    content["before"] = {"step": self._before[0], "loss": self._before[1]}
-                write_whole(self._path, json.dumps(content) + "\n")
+            self._write()
 
     def forget_unless(self, steps: Sequence[int]) -> None:
         """Forgets a checkpoint that is not there: one that is not finished, or never was, or that was set aside."""
         if self.step not in steps:
             nothing = None, float("inf")
             (self.step, self._loss), self._before = (self._before if self._before[0] in steps else nothing), nothing
+            if self.step is not None:
+                self._write()
+
+    def _write(self) -> None:
+        content = {"step": self.step, "loss": self._loss}
+        if self._before[0] is not None:
+            content["before"] = {"step": self._before[0], "loss": self._before[1]}
+        if self._writing:
+            write_whole(self._path, json.dumps(content) + "\n")
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay."""

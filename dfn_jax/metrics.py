@@ -180,7 +180,7 @@ def saving_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]
         theirs: [N], for the same examples.
 
     Returns:
-        The 2.5th and 97.5th percentile over as many drawings.
+        The 2.5th and 97.5th percentile over as many drawings as in `confidence_interval`.
 
     Raises:
         ValueError: the shapes differ.

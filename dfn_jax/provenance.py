@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+CODE = ("launch.py", "dfn_jax/*.py", "experiments/*.py")  # * also stands for folders
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -34,7 +35,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """The commit of the code when it is first asked for; None outside a checkout.
 
-    It ends in '-dirty' where Python files differ from it, or are not in it.
+    It ends in '-dirty' where code that a run may use differs from it, or is not in it.
     """
 
     root = Path(__file__).resolve().parents[1]
@@ -47,7 +48,7 @@ def commit() -> str | None:
         if Path(git("rev-parse", "--show-toplevel")) != root:
             return None  # The package is installed somewhere inside a repository of its user's.
         described = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--", "*.py")
+        changed = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=all", "--", *CODE)
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{described}-dirty" if changed else described

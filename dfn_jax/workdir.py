@@ -128,11 +128,13 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
     recorded = json.loads(config.to_json_best_effort())
-    measured = steps_measured(workdir / "results.json")
-    if measured is not None and config.train.steps in (measured, _newest_checkpoint(workdir)):
-        # No step is left to train: what is there stays the run's own, with the terms on which it was measured.
+    measured, steps = steps_measured(workdir / "results.json"), config.train.steps
+    if measured is not None:
         before = json.loads((workdir / "config.json").read_text())
-        recorded |= {name: before[name] for name in ("eval", "precision") if name in before}
+        best = before.get("eval", {}).get("best") and _newest_checkpoint(workdir) == steps
+        if measured == steps or best:
+            # No step is left to train: what is there stays the run's own, with the terms on which it was measured.
+            recorded |= {name: before[name] for name in ("eval", "precision") if name in before}
     write_whole(workdir / "config.json", json.dumps(recorded, indent=2) + "\n")
     return lock
 

@@ -171,19 +171,21 @@ def test_a_finished_run_keeps_its_results_whatever_else_it_is_measured_on(folder
     assert folder == run  # It is another network now.
     with pytest.raises(InputError, match=r"has 3 steps, config.train.steps is 2; give no fewer"):
         experiment.run(config(folders / "one", 2), run)
-    # As where the best checkpoint is not the last.
-    results = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(best := json.dumps({**results, "steps": 2}))
-    folder, _ = experiment.run(config(folders / "one", 3), run)
-    assert folder == run / "evaluations" / "examples-2"
-    assert (run / "results.json").read_text() == best
+    for best in (True, False):
+        experiment.run(config(folders / "one", 4, **{"eval.best": best}), folders / str(best))
+        path = folders / str(best) / "results.json"
+        # The best checkpoint may be another than the last; otherwise, the run was measured before it went on.
+        path.write_text(measured := json.dumps({**json.loads(path.read_text()), "steps": 2}))
+        folder, _ = experiment.run(config(folders / "one", 4, **{"eval.best": best}, **other), folders / str(best))
+        assert folder == (path.parent / "evaluations" / "examples-3" if best else path.parent)
+        assert (path.read_text() == measured) == best
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("jax_enable_x64", True), ("jax_default_prng_impl", "rbg"), ("jax_threefry_partitionable", False)],
 )
-def test_settings_by_which_a_seed_draws_other_data_are_refused(setting, value, folders, monkeypatch):
+def test_settings_by_which_a_seed_draws_other_data_are_refused(setting, value, folders):
     before = getattr(jax.config, setting)
     jax.config.update(setting, value)
     try:

@@ -384,12 +384,21 @@ def test_every_kind_of_thing_occurs(surfaces):
 def test_scenes_at_once_as_off_cpus_are_those_one_by_one(monkeypatch):
     key, options = jax.random.key(11), {"batch_size": 4, "image_size": (8, 12), "with_truth": True}
     one_by_one = jax.device_get(highway.stereo_batch(key, **options))
-    monkeypatch.setattr(highway.lax, "platform_dependent", lambda items, cpu, default: default(items))
+    at_once = []
+
+    def platform_dependent(items, cpu, default):
+        at_once.append(default)
+        return default(items)
+
+    monkeypatch.setattr(highway.lax, "platform_dependent", platform_dependent)
     jitted = (highway.stereo_batch, highway.render_views, highway.right_disparity)
     for function in jitted:
         function.clear_cache()
-    at_once = jax.device_get(highway.stereo_batch(key, **options))
-    for function in jitted:
-        function.clear_cache()
+    try:
+        found = jax.device_get(highway.stereo_batch(key, **options))
+    finally:
+        for function in jitted:
+            function.clear_cache()
+    assert at_once
     for name, field in one_by_one.items():
-        np.testing.assert_allclose(at_once[name], field, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found[name], field, rtol=1e-5, atol=1e-5)

@@ -39,8 +39,10 @@ def run(name, *arguments):
         process = FORKS.Process(target=_run, args=(name, words, dict(os.environ), Path(folder)))
         process.start()
         process.join(400)
+        process.kill()
+        process.join()
         outputs = [Path(folder, output).read_text() for output in ("stdout", "stderr")]
-        assert process.exitcode is not None, outputs
+        assert process.exitcode >= 0, outputs
         return subprocess.CompletedProcess(arguments, process.exitcode, *outputs)
 
 
@@ -59,4 +61,6 @@ def fail(*arguments, name="launch"):
     told = {"launch": "launch.py: error: ", "experiments.reproduce": "reproduce: error: "}[name]
     lines = [line for line in done.stderr.splitlines() if line.startswith(told)]
     assert len(lines) == 1
+    if name != "launch":  # which tells of the workdir and devices, and of what it is about
+        assert done.stderr.splitlines() == lines
     return lines[0]

@@ -62,16 +62,16 @@ def tables(results: dict[str, float], data: str) -> list[Table]:
         f"On {data}. The last frame is blurred as is best for this very test set, for each measure and predicted frame "
         "by itself."
     )
-    tables = [comparison_table(results, of_frames, RIVALS, title="How good it is", caption=caption)]
+    found = [comparison_table(results, of_frames, RIVALS, title="How good it is", caption=caption)]
     if "flow_epe" in results:
         of_flow = {name: measure for name, measure in MEASURES.items() if name.startswith("flow")}
         caption = "Flow from each predicted frame back to the one before it; the network never saw a flow."
-        tables.append(comparison_table(results, of_flow, ZERO_FLOW, title="Motion", caption=caption))
+        found.append(comparison_table(results, of_flow, ZERO_FLOW, title="Motion", caption=caption))
     if "share_hidden" in results:
-        tables.append(_regions_table(results))
+        found.append(_regions_table(results))
     if any(f"_at_{event}" in name for event in EVENTS for name in results):
-        tables.append(_events_table(results))
-    return tables
+        found.append(_events_table(results))
+    return found
 
 
 def _regions_table(results: dict[str, float]) -> Table:
