@@ -235,8 +235,17 @@ def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
     assert told in " ".join(section.split())
 
 
-def test_the_readme_tells_of_real_video_what_the_records_say():
-    dfn, twin = reproduce.read(reproduce.RESULTS / "highway_medium_real_video.json")
+def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
+    dfn, twin, *others = reproduce.read(reproduce.RESULTS / "highway_medium_real_video.json")
+    by_seed = [[rows[0]["mse_per_frame"], rows[1]["mse_per_frame"]] for rows in ((dfn, twin), others)]
+    (first, twins_first, less), (second, twins_second, still_less) = (
+        (f"{ours:.2f}", f"{theirs:.2f}", f"{100 * (1 - ours / theirs):.0f} % less") for ours, theirs in by_seed
+    )
+    told = (
+        f"the DFN has {first}, {less} than its twin's {twins_first}, and with seed 1 {second}, {still_less} than "
+        f"{twins_second};"
+    )
+    assert told in in_one_line(ROOT / "docs" / "results.md")
     last_frame = dfn["baseline_last_frame_mse_per_frame"]
     assert f"last frame, {dfn['mse_per_frame']:.2f} against {last_frame:.2f} (`python launch.py" in in_one_line()
     assert f"; its twin without the filter has {twin['mse_per_frame']:.2f}. " in in_one_line()
