@@ -162,36 +162,34 @@ class _Best(policies.PreservationPolicy):
 
     def __init__(self, path: Path, *, writing: bool):
         self._path, self._writing = path, writing
-        self.step, self._loss = None, float("inf")
-        self._before: tuple[int | None, float] = None, float("inf")  # what it was, until the new one is whole
+        self._noted: list[tuple[int, float]] = []  # step and loss of the best, and of what was the best before it
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
             found = json.loads(path.read_text())
-            self.step, self._loss = int(found["step"]), float(found["loss"])
-            self._before = int(found["before"]["step"]), float(found["before"]["loss"])
+            self._noted.append((int(found["step"]), float(found["loss"])))
+            self._noted.append((int(found["before"]["step"]), float(found["before"]["loss"])))
+
+    @property
+    def step(self) -> int | None:
+        """Of the best; None where none is known."""
+        return self._noted[0][0] if self._noted else None
 
     def offer(self, step: int, loss: float) -> None:
         """Takes note of a checkpoint that is about to be written."""
+        lowest = self._noted[0][1] if self._noted else float("inf")
         # The same step again: a run that goes on from before it writes it anew.
-        if loss < self._loss or step == self.step:
-            if self.step not in (None, step):
-                self._before = self.step, self._loss
-            self.step, self._loss = step, loss
-            self._write()
+        if loss < lowest or step == self.step:
+            self._note([(step, loss), *(one for one in self._noted if one[0] != step)])
 
     def forget_unless(self, steps: Sequence[int]) -> None:
         """Forgets a checkpoint that is not there: one that is not finished, or never was, or that was set aside."""
         if self.step not in steps:
-            nothing = None, float("inf")
-            (self.step, self._loss), self._before = (self._before if self._before[0] in steps else nothing), nothing
-            if self.step is not None:
-                self._write()
+            self._note([one for one in self._noted if one[0] in steps])
 
-    def _write(self) -> None:
-        content = {"step": self.step, "loss": self._loss}
-        if self._before[0] is not None:
-            content["before"] = {"step": self._before[0], "loss": self._before[1]}
-        if self._writing:
-            write_whole(self._path, json.dumps(content) + "\n")
+    def _note(self, noted: list[tuple[int, float]]) -> None:
+        self._noted = noted[:2]
+        if self._noted and self._writing:
+            best, *before = ({"step": step, "loss": loss} for step, loss in self._noted)
+            write_whole(self._path, json.dumps(best | ({"before": before[0]} if before else {})) + "\n")
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay."""

@@ -18,8 +18,10 @@ def once(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
+    draw = digits.drawn_digits
+
     @functools.cache
-    def drawn(seed, count, draw=digits.drawn_digits):
+    def drawn(seed, count):
         found = draw(seed, count)
         found.flags.writeable = False
         return found

@@ -1,0 +1,259 @@
+"""README and docs say what the records do."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dfn_jax.files import read_arrays
+from experiments import quick, reproduce
+from experiments.readme import README, with_tables
+from experiments.reproduce import COMPARED, TABLES
+from experiments.runs import ROOT
+from tests.experiments_test import get_config
+
+RESULTS_PAGE = ROOT / "docs" / "results.md"
+# Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
+RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
+
+
+def test_the_readme_says_what_the_records_say():
+    tables = reproduce.recorded_tables() | {"quick": quick.table()}
+    assert with_tables(README.read_text(), tables) == README.read_text()
+
+
+def errors(table, row, protocol):
+    """By seed."""
+    found = [r for r in reproduce.records(table) if (r["row"], r["protocol"]) == (row, protocol)]
+    return {record["seed"]: record[TABLES[table].metric] for record in found}
+
+
+def mean(table, row, protocol):
+    found = errors(table, row, protocol)
+    return sum(found.values()) / len(found)
+
+
+def saved(table, protocol):
+    """How much less error with the filter, in words: the mean, and with each seed."""
+    dfn, twin = (errors(table, row, protocol) for row in COMPARED)
+    by_seed = [100 * (1 - dfn[seed] / twin[seed]) for seed in sorted(dfn.keys() & twin.keys())]
+    *others, last = (f"{one:.0f}" for one in by_seed)
+    return f"**{np.mean(by_seed):.0f} %** ({', '.join(others)} and {last})"
+
+
+def saved_by_one_seed(table, protocol):
+    """The same in words, with the interval over the test examples."""
+    worth = 1 - mean(table, "paper", protocol) / mean(table, "twin", protocol)
+    examples = read_arrays(reproduce._examples_file(table))
+    found = scipy.stats.bootstrap(
+        [examples[f"{row}-{protocol}-0"].astype(float) for row in COMPARED],
+        lambda a, b, axis: 1 - a.mean(axis) / b.mean(axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return "**{:.0f} %** ({:.0f} to {:.0f})".format(100 * worth, *(100 * bound for bound in found.confidence_interval))
+
+
+def in_one_line(text):
+    """Words that may be wrapped anywhere."""
+    return " ".join(text.split())
+
+
+def cells(row):
+    """Of the row of the README's first table that begins with these words."""
+    section = README.read_text().split("## What is reproduced\n")[1].split("\n## ")[0]
+    (line,) = [line for line in section.splitlines() if line.startswith(f"| {row}")]
+    return line.strip("| ").split(" | ")[1:]
+
+
+def examples_seen(table):
+    """In training, by the published recipe."""
+    return math.prod(get_config(table, "paper").train[entry] for entry in ("steps", "batch_size"))
+
+
+def test_the_readme_says_what_the_filter_saves_as_the_records_do():
+    assert cells("stereo")[1] == saved_by_one_seed("stereo", "full")
+    assert cells("highway")[1] == saved("highway", "medium")
+    medium = TABLES["highway"].protocols["medium"].changes
+    share = examples_seen("highway") / (medium["train.steps"] * medium["train.batch_size"])
+    assert f": 1/{share:.0f} of the training, two seeds" in cells("highway")[2]
+    for table in ("stereo", "highway"):
+        twin, dfn = (
+            next(row.published for row in TABLES[table].rows if row.preset == one) for one in ("twin", "paper")
+        )
+        without, with_filter = (float(re.search(r"([0-9.]+) \(authors' code\)", said)[1]) for said in (twin, dfn))
+        published = f"{100 * (1 - with_filter / without):.0f} %, {with_filter:.2f} against {without:.2f}"
+        assert cells(table)[0] == published
+
+
+def test_the_caption_of_the_first_picture_says_what_the_record_does():
+    (dfn,) = (r for r in reproduce.records("stereo") if (r["row"], r["protocol"]) == ("paper", "full"))
+    off, shifted = dfn["disparity_epe_noc"], dfn["baseline_row_shift_disparity_epe_noc"]
+    told = f"is off by {off:.2f} px on average, and the best shift for each row by {shifted:.2f} px.*"
+    assert told in in_one_line(README.read_text())
+
+
+def test_the_readme_says_of_steerable_filters_what_the_records_do():
+    worst = max(one["filter_relative_error"] for one in reproduce.records("steerable") if one["protocol"] == "full")
+    assert cells("steerable")[1] == f"{100 * worst:.0f} %"
+
+
+def test_the_readme_says_of_moving_mnist_what_the_records_do():
+    told = {row: cells(f"Moving MNIST, {name}") for row, name in zip(COMPARED, ("DFN", "without"), strict=True)}
+    published = {
+        row.preset: float(re.search(r"([0-9.]+) \(?authors' code", row.published)[1])
+        for row in TABLES["moving_mnist"].rows
+        if row.preset in COMPARED
+    }
+    reached = {row: mean("moving_mnist", row, "medium") for row in COMPARED}
+    for row in COMPARED:
+        assert told[row][:2] == [f"{published[row]:.0f}", f"{reached[row]:.0f}"]
+    saving = cells("Moving MNIST: how much fewer")
+    assert saving[0] == f"{100 * (1 - published['paper'] / published['twin']):.0f} %, 282 against 435"
+    assert saving[1] == saved_by_one_seed("moving_mnist", "medium").replace("**", "")
+    (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
+    share, hours = examples_seen("moving_mnist") / 4 / dfn["steps"], dfn["training_time_s"] / 3600
+    assert f": 1/{share:.0f} of the training, {hours:.1f} hours" in told["paper"][2]
+    readme = in_one_line(README.read_text())
+    assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in readme
+
+
+def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
+    page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
+    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
+    finished = [("Muon, {steps:,} steps", medium[row]) for row in COMPARED]
+    unfinished = reproduce.read(reproduce.RESULTS / "moving_mnist_adam_unfinished.json")
+    for words, record in [*finished, *(("Adam, stopped at step {steps:,}", one) for one in unfinished)]:
+        low, high = record["bce_nats_per_frame_ci95"]
+        cells = [
+            f"{words.format(**record)}, {record['training_time_s'] / 3600:.1f} hours",
+            f"{record['bce_nats_per_frame']:.0f} ({low:.0f} to {high:.0f})",
+            f"{record['mse_per_frame']:.0f} | {record['ssim']:.2f}",
+        ]
+        assert f" | {' | '.join(cells)} |" in page
+    for row, beginning in zip(
+        COMPARED, ("two digits, as trained (1,000 sequences)", "without the filter"), strict=True
+    ):
+        curve = [f"{medium[row]['bce_nats_per_frame_curve'][ahead - 1]:.0f}" for ahead in (1, 2, 3, 5, 7, 10)]
+        assert f"| {beginning} | {' | '.join(curve)} | | | | {medium[row]['bce_nats_per_frame']:.0f} |" in page
+        curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (0, 4, 9, 14, 19)]
+        assert f" | {' | '.join(curve)} |" in page
+    low, high = re.findall("[0-9]+", saved_by_one_seed("moving_mnist", "medium"))[1:]
+    examples = read_arrays(reproduce._examples_file("moving_mnist"))
+    better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
+    assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
+    dfn, twin = (np.array(medium[row]["bce_nats_per_frame_curve"]) for row in COMPARED)
+    worth = [f"{100 * share:.0f}" for share in 1 - dfn / twin]
+    assert f"At +1 it is {worth[0]} %, at +5 {worth[4]} %, from +7 on {worth[6]} %" in page
+    assert set(worth[6:]) == {worth[6]}
+    fewer = [
+        f"{100 * (1 - medium[row]['bce_nats_per_frame'] / one['bce_nats_per_frame']):.0f} %"
+        for row, one in zip(COMPARED, unfinished, strict=True)
+    ]
+    assert f"it has {fewer[1]} fewer nats than by Adam, the DFN {fewer[0]}," in page
+    for place in ("bounce", "overlap", "neither"):
+        found = [medium[row][f"bce_nats_per_frame_at_{place}"] for row in COMPARED]
+        found.append(medium["paper"][f"target_entropy_nats_at_{place}"])
+        assert f" | {' | '.join(f'{value:.0f}' for value in found)} |" in page
+
+
+def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
+    """Mean and spread, by seed, by predicted frame, at bounces, and the structural similarity."""
+    _, section = RESULTS_PAGE.read_text().split("## Moving MNIST made small")
+    for row, name in {"paper": "DFN", **RIVALS}.items():
+        line = next(line for line in section.splitlines() if line.startswith(f"| {name}"))
+        told, by_seed, *figures = line.replace("*", "").strip("| ").split(" | ")[2:]
+        runs = [r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == (row, "short")]
+        nats_of_seeds = [run["bce_nats_per_frame"] for run in runs]
+        assert told == f"{np.mean(nats_of_seeds):.1f} ± {np.std(nats_of_seeds, ddof=1):.1f}"
+        assert by_seed == ", ".join(f"{nats:.1f}" for nats in nats_of_seeds)
+        measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
+        *nats, ssim = np.mean(measures, axis=0)
+        assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
+
+
+@pytest.mark.parametrize(
+    ("table", "protocol", "heading"),
+    [
+        ("stereo", "medium", "## Stereo by half the steps"),
+        ("highway", "medium", "### On 64x64"),
+        ("highway", "short", "### On 32x32"),
+    ],
+)
+def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, protocol, heading):
+    section = RESULTS_PAGE.read_text().split(heading)[1]
+    line = next(line for line in section.splitlines() if line.startswith("| the filter's worth |"))
+    worth, *by_seed = re.findall("[0-9]+", saved(table, protocol))
+    assert line.startswith(f"| the filter's worth | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
+
+
+def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records_do():
+    """Error and flow by seed, with mean and spread, and what the filter saves of the first and the last frame."""
+    page = RESULTS_PAGE.read_text().split("### On 64x64")[1].replace("**", "")
+    medium = [record for record in reproduce.records("highway") if record["protocol"] == "medium"]
+    runs = {row: [record for record in medium if record["row"] == row] for row in COMPARED}
+    for name, row, metric in (
+        ("DFN", "paper", "mse_per_frame"),
+        ("without the filter", "twin", "mse_per_frame"),
+        ("DFN: flow error of what was seen before, px (no motion: 1.63)", "paper", "flow_epe_noc"),
+    ):
+        values = [run[metric] for run in runs[row]]
+        by_seed = " | ".join(f"{value:.2f}" for value in values)
+        assert f"| {name} | {by_seed} | {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in page
+    curves = [[np.array(run["mse_per_frame_curve"]) for run in runs[row]] for row in COMPARED]
+    first, second = (100 * (1 - ours / theirs) for ours, theirs in zip(*curves, strict=True))
+    told = [f"{share:.0f}" for share in (first[0], first[2], second[0], second[2])]
+    words = "{} % at the first frame and {} % at the third (with seed 1, {} and {} %)"
+    assert words.format(*told) in in_one_line(page)
+
+
+def test_the_readme_tells_of_training_steps_what_the_record_does():
+    rows = reproduce.read(reproduce.RESULTS / "benchmarks" / "train_step_cpu.json")
+    for name, case in (("Moving MNIST", "moving_mnist"), ("highway driving", "highway"), ("stereo", "stereo")):
+        ours, *theirs = (row["milliseconds"] / 1000 for row in rows if row["case"].startswith(case))
+        digits = 1 if ours > 5 else 2
+        cells = [f"{ours:.{digits}f} s", *(f"{'**' * (t < ours)}{t:.{digits}f} s{'**' * (t < ours)}" for t in theirs)]
+        assert f"| {name} | {' | '.join(cells)} |" in README.read_text()
+
+
+def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
+    """Error with its interval, disparity, and the training loss, summed over an image, by twentieths of the steps."""
+    _, section = RESULTS_PAGE.read_text().split("## Stereo by the full recipe\n")
+    records = {r["row"]: r for r in reproduce.records("stereo") if (r["protocol"], r["seed"]) == ("full", 0)}
+    for row, name in zip(COMPARED, ("DFN", "without the filter"), strict=True):
+        found, (reached, curve) = records[row], re.findall(rf"^\| {name} \| (.*) \|$", section, re.MULTILINE)[:2]
+        interval = "{:.2f} ({:.2f} to {:.2f})".format(found["mse_per_image"], *found["mse_per_image_ci95"])
+        assert reached.replace("*", "").startswith(interval)
+        by_thousands = [64 * 64 * loss for loss in found["training_loss_curve"]]
+        assert curve == " | ".join(f"{by_thousands[at]:.1f}" for at in (1, 2, 3, 5, 7, 10, 13, 17, 19))
+    dfn = records["paper"]
+    assert f"**{dfn['disparity_epe_noc']:.2f}** | {100 * dfn['disparity_bad1_noc']:.1f} % |" in section
+    share, low, high = re.findall("[0-9]+", saved_by_one_seed("stereo", "full"))
+    told = f"**The filter leaves {share} % less squared error** ({low} to {high} over the same scenes;"
+    assert told in in_one_line(section)
+
+
+def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
+    dfn, twin, *others = reproduce.read(reproduce.RESULTS / "highway_medium_real_video.json")
+    by_seed = [[rows[0]["mse_per_frame"], rows[1]["mse_per_frame"]] for rows in ((dfn, twin), others)]
+    (first, twins_first, less), (second, twins_second, still_less) = (
+        (f"{ours:.2f}", f"{theirs:.2f}", f"{100 * (1 - ours / theirs):.0f} % less") for ours, theirs in by_seed
+    )
+    told = (
+        f"the DFN has {first}, {less} than its twin's {twins_first}, and with seed 1 {second}, {still_less} than "
+        f"{twins_second};"
+    )
+    assert told in in_one_line(RESULTS_PAGE.read_text())
+    last_frame, readme = dfn["baseline_last_frame_mse_per_frame"], in_one_line(README.read_text())
+    assert f"last frame, {dfn['mse_per_frame']:.2f} against {last_frame:.2f} (`python launch.py" in readme
+    assert f"; its twin without the filter has {twin['mse_per_frame']:.2f}. " in readme
+
+
+def test_the_readme_says_how_bad_the_network_trained_on_kitti_is():
+    record = reproduce.read(reproduce.RESULTS / "stereo_kitti_odometry.json")
+    itself = record["baseline_copy_mse_per_image"]
+    assert record["mse_per_image"] > itself
+    assert f"worse than the left view itself, {itself:.2f}." in in_one_line(README.read_text())
