@@ -64,16 +64,46 @@ def upsampled_conv(images: Array, kernel: Array) -> Array:
     """
     if kernel.shape[:2] != (3, 3):
         raise ValueError(f"wanted a kernel [3, 3, C, F], got {kernel.shape}.")
-    samples, height, width, _ = images.shape
     # Row 2q reads pixel q - 1 by tap 0 and q by taps 1, 2; row 2q + 1 reads q by taps 0, 1 and q + 1 by tap 2.
     sums = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
     kernels = jnp.einsum("ati,buj,ijcf->tucabf", sums, sums, kernel, precision=lax.Precision.HIGHEST)
-    places = conv(images, kernels.reshape(2, 2, kernel.shape[2], -1), padding=((1, 1), (1, 1)))
-    places = places.reshape(samples, height + 1, width + 1, 2, 2, -1)
-    rows = jnp.stack([places[:, a : a + height, :, a] for a in (0, 1)], axis=2)
-    return jnp.stack([rows[:, :, :, b : b + width, b] for b in (0, 1)], axis=4).reshape(
-        samples, 2 * height, 2 * width, -1
-    )
+    return _interleaved(conv(images, kernels.reshape(2, 2, kernel.shape[2], -1), padding=((1, 1), (1, 1))))
+
+
+@jax.custom_vjp
+def _interleaved(places: Array) -> Array:
+    """Puts together the four places: output [2q + a, 2r + b] is that of place (a, b), from pixel [q + a, r + b].
+
+    Args:
+        places: [N, H + 1, W + 1, 4 F], place by place.
+
+    Returns:
+        [N, 2H, 2W, F].
+    """
+    samples, height, width, _ = places.shape
+    places = places.reshape(samples, height, width, 2, 2, -1)
+    row, column = jnp.ogrid[: 2 * height - 2, : 2 * width - 2]
+    at = (slice(None), (row + 1) // 2, (column + 1) // 2, row % 2, column % 2)
+    return places.at[at].get(mode="promise_in_bounds")  # a gather: one pass on CPU
+
+
+def _interleaved_forward(places: Array) -> tuple[Array, None]:
+    return _interleaved(places), None
+
+
+def _interleaved_backward(_: None, gradient: Array) -> tuple[Array]:
+    zero, features = jnp.zeros((), gradient.dtype), gradient.shape[3]
+
+    def of_place(a: int, b: int) -> Array:
+        """Its gradient, with zeros for the other places'."""
+        before = (2 * a + b) * features
+        margins = ((0, 0, 0), (a, 2 - a, 0), (b, 2 - b, 0), (before, 3 * features - before, 0))
+        return lax.pad(gradient, zero, margins)[:, ::2, ::2]
+
+    return (of_place(0, 0) + of_place(0, 1) + of_place(1, 0) + of_place(1, 1),)  # a sum: one pass on CPU
+
+
+_interleaved.defvjp(_interleaved_forward, _interleaved_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -169,6 +199,9 @@ _dense.defvjp(_dense_forward, _dense_backward)
 def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding: tuple[Pair, Pair]) -> Array:
     """Gradient of the kernel [kh, kw, C, F], at least float32, from images and output gradient [N, H', W', F]."""
     dtype = jnp.promote_types(jnp.float32, images.dtype)
+    if images.shape[3] > gradient.shape[3]:  # the first gives patches or rows: the fewer, the better
+        margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel_size, padding, strict=True))
+        return _kernel_gradient(gradient, images, kernel_size, margins)[::-1, ::-1].swapaxes(2, 3)
     if kernel_size == (1, 1) and not any(map(any, padding)):
         rows = (values.reshape(len(values), -1, values.shape[3]) for values in (images, gradient))
         products = lax.dot_general(*rows, (((1,), (1,)), ((0,), (0,))), preferred_element_type=dtype)
@@ -176,9 +209,6 @@ def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding:
     if gradient.shape[2] > gradient.shape[1]:
         swapped = _kernel_gradient(images.swapaxes(1, 2), gradient.swapaxes(1, 2), kernel_size[::-1], padding[::-1])
         return swapped.swapaxes(0, 1)
-    if images.shape[3] > gradient.shape[3]:  # patches are made of the first of the two: the fewer channels, the better
-        margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel_size, padding, strict=True))
-        return _kernel_gradient(gradient, images, kernel_size, margins)[::-1, ::-1].swapaxes(2, 3)
     chunks = -(-len(images) // _SAMPLES)
     chunk = -(-len(images) // chunks)
     filled = ((0, chunks * chunk - len(images)), (0, 0), (0, 0), (0, 0))
