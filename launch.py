@@ -2,7 +2,6 @@
 
 import logging
 import time
-from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -37,7 +36,7 @@ def main(_: list[str]) -> None:
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # that a GPU is there, but cannot be used
     from dfn_jax import experiment, parallel, processes
     from dfn_jax.config import check_text
-    from dfn_jax.files import keep_compiled_programs
+    from dfn_jax.files import expanded, keep_compiled_programs
     from dfn_jax.provenance import hardware
 
     if CACHE.value:
@@ -46,7 +45,7 @@ def main(_: list[str]) -> None:
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config, name = CONFIG.value, PRETRAINED.value
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
-    workdir = Path(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
+    workdir = expanded(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
     check_text("--workdir", str(workdir.absolute()))
     parallel.check_devices()
     if processes.is_first():

@@ -31,6 +31,9 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
         config = flags.FLAGS.config
+    except (NameError, SyntaxError, ImportError) as error:
+        example = "experiments/stereo.py:quick"
+        raise InputError(f"{given['--config']} is no config ({error}); wanted one such as {example}") from error
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         if isinstance(error, KeyError | AttributeError):  # of an entry that the config has not
             which = " ".join(str(error.args[0]).split())

@@ -14,6 +14,7 @@ from dfn_jax import pretrained, processes
 from dfn_jax.config import check
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
+from dfn_jax.files import expanded
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.predict import open_inputs, write_predictions
 from dfn_jax.provenance import commit
@@ -40,7 +41,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
         InputError: the config, the data or the workdir cannot be used.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
-    began, workdir = time.monotonic(), Path(workdir)
+    began, workdir = time.monotonic(), expanded(workdir)
     _check_jax()
     check(config)
     make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
@@ -91,7 +92,7 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
     Raises:
         InputError: there is no such network, it does not fit the config, or the config or the data cannot be used.
     """
-    began, workdir = time.monotonic(), Path(workdir)
+    began, workdir = time.monotonic(), expanded(workdir)
     config, task, params, card = _open_pretrained(name, config, make_task)
     task.check_test()
     _check_new(workdir)
@@ -115,7 +116,7 @@ def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> Path
     Raises:
         InputError: the config, the workdir or the input cannot be used.
     """
-    workdir = Path(workdir)
+    workdir = expanded(workdir)
     _check_jax()
     check(config)
     check_workdir(workdir, config, free=(*MAY_CHANGE, "data.dir", "data.digits"))
@@ -141,7 +142,7 @@ def predict_by_pretrained(name: str, workdir: str | Path, source: str | Path, co
     Raises:
         InputError: there is no such network, it does not fit the config, or the config or the input cannot be used.
     """
-    workdir = Path(workdir)
+    workdir = expanded(workdir)
     config, task, params, card = _open_pretrained(name, config, make_task_without_data)
     _check_new(workdir)
     inputs, folder = open_inputs(task, source, workdir)

@@ -1,7 +1,6 @@
 """Devices: one mesh with the axes `data` and `height`; who holds which part of the batch and of the state."""
 
 import functools
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,7 +52,7 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
         raise InputError(f"config.mesh.height is {height}, but there are {there} devices; 1 leaves images whole")
     groups = there // height if shape.data == -1 else shape.data
     if shape.data == -1 and jax.process_count() == 1:
-        groups = math.gcd(groups, batch_size)
+        groups = max(count for count in range(1, groups + 1) if batch_size % count == 0)
     if not 1 <= groups * height <= there:
         raise InputError(
             f"config.mesh.data is {shape.data} and config.mesh.height {height}, but there are {there} devices; "

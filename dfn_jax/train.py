@@ -204,7 +204,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 break
     # Only now the last checkpoint is whole.
     if ending or (jax.process_count() == 1 and asked_to_end(steps)):
-        raise PreemptedError(f"asked to end at step {state.step}, which is saved; the same command goes on from there")
+        again = f"the same command, with --workdir={workdir}, goes on from there"
+        raise PreemptedError(f"asked to end at step {state.step}, which is saved; {again}")
     return parallel.to_host(state)
 
 

@@ -133,6 +133,7 @@ SOURCES = {
     "no mnist in DFN_DATA": (("", "", "bare"), ("drawn", "")),
     "empty DFN_DATA": (("", "", ""), ("drawn", "")),
     "DFN_DATA": (("", "", "data"), ("mnist", "data/mnist")),
+    "DFN_DATA at home": (("", "", "~/data"), ("mnist", "{home}/data/mnist")),
     "folder": (("", "mine", None), ("mnist", "mine")),
     "folder before DFN_DATA": (("", "mine", "data"), ("mnist", "mine")),
     "mnist in DFN_DATA": (("mnist", "", "data"), ("mnist", "data/mnist")),
@@ -150,6 +151,7 @@ def places(tmp_path, monkeypatch):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "bare" / "mnist").touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def set_data(monkeypatch, data):
@@ -163,7 +165,8 @@ def set_data(monkeypatch, data):
 def test_where_digits_come_from(places, monkeypatch, asked, expected):
     named, folder, data = asked
     set_data(monkeypatch, data)
-    assert choose_source(named, folder) == expected
+    source, found = expected
+    assert choose_source(named, folder) == (source, found.format(home=os.environ["HOME"]))
 
 
 BAD_SOURCES = {

@@ -147,8 +147,10 @@ def test_results_are_not_replaced_by_those_of_fewer_steps(folders):
     assert json.loads((run / "results.json").read_text())["steps"] == 4
 
 
-def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path):
-    folder, _ = experiment.evaluate_pretrained("steerable", str(tmp_path / "found"))
+def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder, _ = experiment.evaluate_pretrained("steerable", "~/found")
+    assert folder == tmp_path / "found"
     with pytest.raises(InputError, match="has results, or a run, already"):
         experiment.evaluate_pretrained("steerable", tmp_path / "found")
     (folder / "results.json").unlink()

@@ -90,6 +90,7 @@ def test_steerable_from_one_command(tmp_path):
     folder.mkdir()
     for name in range(3):
         pixels = np.random.default_rng(name).integers(0, 256, (40, 40), dtype=np.uint8)
+        pixels = pixels if name else np.full_like(pixels, 255)  # one that is white all over
         Image.fromarray(pixels).save(folder / f"{name}.png")
     workdir = tmp_path / "run"
     succeed("--config=experiments/steerable.py:smoke", f"--workdir={workdir}")
@@ -101,6 +102,7 @@ def test_steerable_from_one_command(tmp_path):
     (evaluated,) = (workdir / "evaluations").glob("images-*")
     results = json.loads((evaluated / "results.json").read_text())
     assert results["data"] == "5 crops of images of images"
+    assert results["output_relative_error"] > 0
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,8 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/stereo.py:smoke", "--config.train.steps=many"), "many"),
         (("--config=experiments/nothing.py",), "there is no file experiments/nothing.py"),
         (("--config", "experiments/nothing.py"), "there is no file experiments/nothing.py"),
+        (("--config=dfn_jax/pretrained/stereo.json",), "stereo.json is no config (name 'true' is not defined); wanted"),
+        (("--config=README.md",), "README.md is no config (unterminated string"),
         (("--config=experiments/tables.py",), "experiments/tables.py is no config: it has no `get_config`"),
         (("--config=experiments/stereo.py:smoke", "--config.data.test_fraction=nan"), "test_fraction is nan; it must"),
         (("--config=experiments/stereo.py:smoke", f"--config.optim.halve_every={2**31}"), "below 2**31"),

@@ -38,8 +38,8 @@ def choose_source(named: str, folder: str) -> tuple[str, str]:
     if named == "drawn" and folder:
         raise InputError(f"config.data.dir is {folder!r}, but drawn digits read no folder; leave out one of the two")
     common = os.environ.get("DFN_DATA", "")
-    if not folder and named in ("", "mnist") and common and Path(common, "mnist").is_dir():
-        folder = str(Path(common, "mnist"))
+    if not folder and named in ("", "mnist") and common and (mnist := expanded(common) / "mnist").is_dir():
+        folder = str(mnist)
     if named == "mnist" and not folder:
         raise InputError(
             "MNIST digits need a folder: give --config.data.dir=FOLDER with its IDX files, or set the environment "

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import pretrained
 from dfn_jax.errors import InputError, told_in_one_line
+from dfn_jax.files import expanded
 from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import NOT_THE_NETWORKS
 from dfn_jax.train import restore
@@ -103,7 +104,7 @@ def main(words: list[str]) -> None:
     with told_in_one_line("export", interrupted="nothing is written"):
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; wanted --workdir=DIR --name=NAME")
-        export(Path(flags.FLAGS.workdir), flags.FLAGS.name, overwrite=flags.FLAGS.overwrite)
+        export(expanded(flags.FLAGS.workdir), flags.FLAGS.name, overwrite=flags.FLAGS.overwrite)
     print(f"{pretrained.FOLDER / flags.FLAGS.name}.safetensors and .json are written")
 
 

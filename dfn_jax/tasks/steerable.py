@@ -102,10 +102,11 @@ def _evaluate(
     pixels = jax.jit(steerable.centred)(draw(0))
     output = apply(params, pixels, angles)
     targets, truth = jax.jit(steerable.steer)(pixels, angles), jax.jit(steerable.oriented_filters)(angles)
+    textured = (targets != 0).any(axis=(1, 2, 3))  # A crop of one grey has nothing that an error could be relative to.
     results = {
         "filter_relative_error": float(_relative_error(output.filters, truth).mean()),
         "filter_relative_error_worst": float(_relative_error(output.filters, truth).max()),
-        "output_relative_error": float(_relative_error(output.prediction, targets).mean()),
+        "output_relative_error": float(_relative_error(output.prediction, targets).mean(where=textured)),
         "mse_per_image": float(metrics.squared_error_per_image(output.prediction, targets).mean()),
         "baseline_zero_mse_per_image": float(metrics.squared_error_per_image(0 * targets, targets).mean()),
     }
@@ -165,7 +166,7 @@ def _ring(params: Params, apply: Callable[..., Steered]) -> Picture:
 def _examples(pixels: jax.Array, output: Steered, targets: jax.Array) -> Picture:
     """Images, and what the learned and the true filter make of them."""
     shown = np.linspace(0, len(pixels) - 1, EXAMPLES_SHOWN).astype(int)
-    largest = float(jnp.abs(targets[shown]).max())
+    largest = float(jnp.abs(targets[shown]).max()) or 1.0
     signed = [0.5 + 0.5 * values[shown] / largest for values in (output.prediction, targets)]
     columns = [visualize.images_to_rgb(np.asarray(values)) for values in (0.5 + pixels[shown], *signed)]
     titles = ["image", "filtered by the network", "filtered by the truth"]
