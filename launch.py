@@ -17,13 +17,13 @@ MODES = {
     "predict": "apply one to images or clips of which only the network's input is known",
 }
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there goes on. Default: a new one")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there is resumed. Default: a new one")
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "; ".join(f"{name}: {said}" for name, said in MODES.items()))
 PRETRAINED = flags.DEFINE_string("pretrained", None, "to evaluate or apply a network of dfn_jax/pretrained/")
 INPUT = flags.DEFINE_string("input", None, "with --mode=predict: an image or clip, or a folder of them")
 CACHE = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run")
 flags.DEFINE_bool("distributed", False, "join the other processes that the cluster started with this one")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster says it")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, if the cluster does not provide it")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0, with --coordinator")
 
@@ -34,13 +34,15 @@ def main(_: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # that a GPU is there, but cannot be used
+    import jax
+
     from dfn_jax import experiment, parallel, processes
-    from dfn_jax.config import check_text
-    from dfn_jax.files import expanded, keep_compiled_programs
+    from dfn_jax.files import cache_folder, check_text, expanded
     from dfn_jax.provenance import hardware
 
     if CACHE.value:
-        keep_compiled_programs()
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if many_processes(flags.FLAGS):
         processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config, name = CONFIG.value, PRETRAINED.value

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from dfn_jax import processes
-from dfn_jax.errors import InputError, out_of_memory
+from dfn_jax.errors import InputError, in_one_line, out_of_memory
 from dfn_jax.files import write_whole
 
 KEEP = 3  # newest checkpoints that stay, beside the one of the lowest loss
@@ -28,7 +28,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, *, read_only: bool = False):
         self._folder = workdir.absolute() / "checkpoints"
         if self._folder.exists() and not self._folder.is_dir():
-            raise InputError(f"{self._folder} is no folder; move it away, or choose another --workdir")
+            raise InputError(f"{self._folder} is not a folder; move it away, or choose another --workdir")
         self._best = _Best(workdir / "best_checkpoint.json", writing=not read_only and processes.is_first())
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP), self._best]),
@@ -38,7 +38,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except (ValueError, TypeError, AttributeError) as error:  # of a damaged _CHECKPOINT_METADATA
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error, 200)
             raise InputError(
                 f"the checkpoints in {self._folder} cannot be listed ({reason}); move away the one whose "
                 "_CHECKPOINT_METADATA is damaged"
@@ -60,7 +60,7 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of a device, or of another process that was lost
         except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = in_one_line(error, 300)
             raise OSError(
                 f"a checkpoint could not be written to {self._folder} ({reason}); earlier checkpoints are whole: make "
                 "room and run the same command again"
@@ -106,7 +106,7 @@ class Checkpoints:
         damages = []
         steps = sorted(self._manager.all_steps(), reverse=True)
         if best and steps and self._best.step is None:
-            raise InputError(f"which checkpoint in {self._folder} is the best is not known; leave out eval.best")
+            raise InputError(f"it is not known which checkpoint in {self._folder} is the best; leave out eval.best")
         if best:
             steps.sort(key=lambda step: step != self._best.step)
         for step in steps:
@@ -116,7 +116,7 @@ class Checkpoints:
             except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.
                 if isinstance(error, jax.errors.JaxRuntimeError) or out_of_memory(error):
                     raise
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                reason = f"{type(error).__name__}: {in_one_line(error, 200)}"
             # Processes may share the arrays: only where all have their part can any be looked at.
             if processes.gathered(state is not None).all():
                 if processes.gathered(jax.device_get(fingerprint(state)).tolist() == saved).all():
@@ -126,7 +126,7 @@ class Checkpoints:
                 reason = "its numbers are not those that were saved"
             damages.append(f"checkpoint {self._folder / str(step)} cannot be read ({reason})")
         if damages:
-            raise InputError(f"{'; '.join(damages)}; no other is there. Begin again with another --workdir")
+            raise InputError(f"{'; '.join(damages)}; there is no other one. Start again with another --workdir")
         raise InputError(f"{self._folder} holds no checkpoint; train first, with the same --workdir")
 
     def _read(self, step: int, like: Any) -> tuple[Any, list[int]]:

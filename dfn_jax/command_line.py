@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, in_one_line
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -35,11 +35,11 @@ def parse(arguments: list[str]) -> list[str]:
         example = "experiments/stereo.py:quick"
         raise InputError(f"{given['--config']} is no config ({error}); wanted one such as {example}") from error
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, KeyError | AttributeError):  # of an entry that the config has not
-            which = " ".join(str(error.args[0]).split())
+        if isinstance(error, KeyError | AttributeError):  # of an entry that the config does not have
+            which = in_one_line(error.args[0])
             if "get_config" in which:
                 raise InputError(f"{given['--config']} is no config: it has no `get_config`") from error
-            raise InputError(f"the config has no entry {which}; its file's `get_config` has all") from error
+            raise InputError(f"the config has no entry {which}; `get_config` in its file lists them all") from error
         # An error inside a config file comes with its traceback as text, of which the last line says what it is.
         reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")
         raise InputError(f"{reason}; see --help") from error

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded
+from dfn_jax.files import check_text, expanded
 from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -52,7 +52,7 @@ def with_preset(config: ConfigDict, preset: str, presets: dict[str, dict[str, An
         *groups, entry = name.split(".")
         group = functools.reduce(lambda inner, key: inner.get(key, {}), groups, config)
         if entry not in group:
-            raise InputError(f"the preset {preset!r} changes {name}, which the config has not")
+            raise InputError(f"the preset {preset!r} changes {name}, which the config does not have")
         group[entry] = ConfigDict(value) if isinstance(value, dict) else value
     config.preset = preset
     return config
@@ -91,18 +91,6 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"config.optim.clip_norm is {config.optim.clip_norm}; it must be 0, for none, or more")
     choose("precision", config.precision, PRECISIONS)
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
-
-
-def check_text(what: str, value: str) -> None:
-    """Checks that reports can hold a name: that of a file may be of any bytes, which Python keeps as surrogates.
-
-    Raises:
-        InputError: it is not UTF-8.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{what} is {value!r}, which is not UTF-8; rename it") from error
 
 
 def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int = 32) -> None:
@@ -152,7 +140,7 @@ def check_data(config: ConfigDict, known: tuple[str, str]) -> None:
     Raises:
         InputError: a name is unknown, or a folder is given for the embedded data, which would never read it.
     """
-    names = {"data": config.data.name, "eval": config.eval.name or config.data.name}
+    names = {"data": config.data.name, "eval": tested_name(config)}
     for group, name in names.items():
         choose(f"config.{group}.name", name, known)
         if config[group].dir and name == known[0]:
@@ -160,6 +148,16 @@ def check_data(config: ConfigDict, known: tuple[str, str]) -> None:
                 f"config.{group}.dir is {config[group].dir!r}, but {name} reads no folder; "
                 f"give --config.{group}.name={known[1]} too"
             )
+
+
+def tested_name(config: ConfigDict) -> str:
+    """The name of the data that is tested on: by default that of training."""
+    return config.eval.name or config.data.name
+
+
+def tested_folder(config: ConfigDict) -> str:
+    """The folder of the data that is tested on, which may be empty: by default that of training."""
+    return config.eval.dir or config.data.dir
 
 
 def data_folder(named: str, what: str) -> str:

@@ -25,6 +25,11 @@ class PreemptedError(BaseException):
     """
 
 
+def in_one_line(error: object, most: int | None = None) -> str:
+    """What an error says, without line breaks, cut to `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def preempt_on_sigterm() -> None:
     """From now on SIGTERM raises PreemptedError, once; training itself listens in its own way, and saves first."""
 
@@ -61,7 +66,7 @@ def told_in_one_line(
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except Exception as error:
-        reason = " ".join(str(error).split())[:1000]
+        reason = in_one_line(error, 1000)
         if out_of_memory(error):
             reason = f"not enough memory ({reason[:200]}); make the batch, the images or the network smaller"
         elif not isinstance(error, InputError | DivergedError | OSError):

@@ -6,15 +6,17 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dfn_jax import metrics, parallel, report, visualize
+from dfn_jax import parallel, report, visualize
 from dfn_jax.config import flat
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
+from dfn_jax.intervals import confidence_interval
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import TEST_PREFIX, mean_loss, read_metrics, read_records
 from dfn_jax.tasks.task import Evaluation, Task
@@ -51,38 +53,9 @@ def evaluate(
         _check_no_step_is_lost(folder / "results.json", int(state.step))
     records, starts = read_metrics(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
-    trained = {what: of_training(what, starts, int(state.step)) or told for what, told in here.items()}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
-    results = {
-        "experiment": config.experiment,
-        "preset": config.preset,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "steps": int(state.step),
-        "seed": config.seed,
-        "data": evaluation.data,
-        "examples": len(next(iter(evaluation.examples.values()), ())),
-        "training_time_s": _training_time(records),
-        "training_loss_curve": _loss_curve(records),
-        "wall_time_s": round(time.monotonic() - began, 1),
-        "hardware": trained["hardware"],
-        "evaluation_hardware": here["hardware"],
-        "precision": trained["precision"],
-        "evaluation_precision": here["precision"],
-        "versions": versions(),
-        "commit": trained["commit"],
-        "evaluation_commit": here["commit"],
-        **{name: _as_json(value) for name, value in evaluation.metrics.items()},
-        **{
-            f"{name}_ci95": _as_json(metrics.confidence_interval(values))
-            for name, values in evaluation.examples.items()
-            if len(values) >= FEWEST_EXAMPLES
-        },
-    }
-    sections = list(evaluation.sections)
-    if sum("loss" in record for record in records) > 1:
-        curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
-        caption = f"{task.loss_name}, by training step"
-        sections.append(report.Picture("curve", "How it learned", curve, caption, wide=True))
+    results = _results(config, state, evaluation, records, starts, here=here, began=began)
+    sections = [*evaluation.sections, *_training_curve(task, records)]
     if folder == workdir:
         sections += _test_curve(records, starts, config, int(state.step), evaluation)
     report.write_report(
@@ -103,6 +76,53 @@ def evaluate(
     # Last of all: a first evaluation that has them is done.
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return folder, evaluation
+
+
+def _results(
+    config: ConfigDict,
+    state: TrainState,
+    evaluation: Evaluation,
+    records: list[dict],
+    starts: list[dict],
+    *,
+    here: dict[str, str],
+    began: float,
+) -> dict[str, Any]:
+    """What `results.json` holds; `here` is by what was evaluated: hardware, commit and precision."""
+    trained = {what: of_training(what, starts, int(state.step)) or told for what, told in here.items()}
+    return {
+        "experiment": config.experiment,
+        "preset": config.preset,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "steps": int(state.step),
+        "seed": config.seed,
+        "data": evaluation.data,
+        "examples": len(next(iter(evaluation.examples.values()), ())),
+        "training_time_s": _training_time(records),
+        "training_loss_curve": _loss_curve(records),
+        "wall_time_s": round(time.monotonic() - began, 1),
+        "hardware": trained["hardware"],
+        "evaluation_hardware": here["hardware"],
+        "precision": trained["precision"],
+        "evaluation_precision": here["precision"],
+        "versions": versions(),
+        "commit": trained["commit"],
+        "evaluation_commit": here["commit"],
+        **{name: _as_json(value) for name, value in evaluation.metrics.items()},
+        **{
+            f"{name}_ci95": _as_json(confidence_interval(values))
+            for name, values in evaluation.examples.items()
+            if len(values) >= FEWEST_EXAMPLES
+        },
+    }
+
+
+def _training_curve(task: Task, records: list[dict]) -> list[report.Picture]:
+    """A picture of the loss by step, where there are several."""
+    if sum("loss" in record for record in records) <= 1:
+        return []
+    curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
+    return [report.Picture("curve", "How it learned", curve, f"{task.loss_name}, by training step")]
 
 
 def _test_curve(
@@ -128,7 +148,7 @@ def _test_curve(
         "few and it no longer falls with the loss, the network learns them by heart."
     )
     curve = visualize.curve_png(points, [name], label=evaluation.measure_in_words)
-    return [report.Picture("test_curve", "How good it was on the way", curve, caption, wide=True)]
+    return [report.Picture("test_curve", "How good it was on the way", curve, caption)]
 
 
 def _check_no_step_is_lost(path: Path, steps: int) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained, processes
-from dfn_jax.config import check
+from dfn_jax.config import check, tested_name
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.files import expanded
@@ -52,20 +52,20 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
             if training:
                 open_train_data(task)  # Data that cannot be used are told before the workdir is claimed.
                 task.check_test()
-            own_test = not config.eval.dir and config.eval.name in ("", config.data.name)
+            own_test = not config.eval.dir and tested_name(config) == config.data.name
             data = task.fingerprint() if training or own_test else None
-            free = _may_change(workdir, config, data)
+            may_differ = _may_change(workdir, config, data)
         # `make_task` wrote into the config which data it found.
         asked = f"{workdir.absolute()} {training} {data} {config.to_json_best_effort()}"
         if not processes.alike(asked):
             raise InputError("the processes of this run have different flags, configs or data; give all the same")
         with processes.together():
             if training and processes.is_first():
-                claimed.enter_context(claim_workdir(workdir, config, free=free))
+                claimed.enter_context(claim_workdir(workdir, config, may_differ=may_differ))
         with processes.together():
             if not (training and processes.is_first()):
                 processes.wait_for_file(workdir / "config.json")
-                check_workdir(workdir, config, free=free)
+                check_workdir(workdir, config, may_differ=may_differ)
         state = (train if training else restore)(task, config, workdir)
         if jax.process_count() > 1:
             preempt_on_sigterm()  # JAX listened while training.
@@ -119,7 +119,7 @@ def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> Path
     workdir = expanded(workdir)
     _check_jax()
     check(config)
-    check_workdir(workdir, config, free=(*MAY_CHANGE, "data.dir", "data.digits"))
+    check_workdir(workdir, config, may_differ=(*MAY_CHANGE, "data.dir", "data.digits"))
     task = make_task_without_data(config)
     inputs, folder = open_inputs(task, source, workdir)
     state = restore(task, config, workdir)
@@ -199,14 +199,14 @@ def _may_change(workdir: Path, config: ConfigDict, data: str | None) -> tuple[st
     starts = [start["data"] for start in read_records(workdir / "starts.jsonl") if "data" in start]
     if data is None or not starts:
         return MAY_CHANGE
-    free = (*MAY_CHANGE, "data.dir")
+    may_differ = (*MAY_CHANGE, "data.dir")
     if data != starts[-1]:
-        check_workdir(workdir, config, free=free)  # Where the configs differ, that is why.
+        check_workdir(workdir, config, may_differ=may_differ)  # Where the configs differ, that is why.
         raise InputError(
             f"{workdir} was begun with other data ({starts[-1] or 'rendered'} there, {data or 'rendered'} here); give "
             "the folder that it was begun with (--config.data.dir, or for MNIST DFN_DATA), or choose another --workdir"
         )
-    return free
+    return may_differ
 
 
 def _used_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> ConfigDict:

@@ -35,8 +35,20 @@ def expanded(path: str | Path) -> Path:
         raise InputError(f"{path}: there is no such user; give the folder without ~") from error
 
 
+def check_text(what: str, value: str) -> None:
+    """Checks that reports can hold a name: that of a file may be of any bytes, which Python keeps as surrogates.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} is {value!r}, which is not UTF-8; rename it") from error
+
+
 def fingerprint(folder: Path, files: Iterable[Path]) -> str:
-    """What tells the files of a folder from others, wherever the folder lies.
+    """Identifies the files of a folder, wherever it lies.
 
     Args:
         folder: absolute, or relative as the files are.
@@ -56,14 +68,6 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
 def name_and_checksum(path: Path) -> str:
     """What a folder below a workdir is called that is about a path: many folders are called 'test'."""
     return f"{path.name}-{zlib.crc32(str(path).encode()):08x}"
-
-
-def keep_compiled_programs() -> None:
-    """Compiles a program once for all runs on this machine."""
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def make_writable_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from dfn_jax.errors import DivergedError
 POLICIES = ("stop", "skip")  # what to do about a loss or gradient that is not finite
 SPIKE = 5  # times the median loss of the last steps
 SLOW = 20  # times the median time of the last steps
-MEMORY = 100  # steps that a median is taken over
+WINDOW = 100  # steps that a median is taken over
 ENOUGH = 10  # steps before there is a median
 HOPELESS = 20  # skipped steps in a row that end the run
 
@@ -29,7 +29,7 @@ class LossGuard:
 
     def __init__(self, policy: str, seed: int, tell: Callable[[int, str], None]):
         self._skip, self._seed, self._tell = policy == "skip", seed, tell
-        self._losses: deque[float] = deque(maxlen=MEMORY)
+        self._losses: deque[float] = deque(maxlen=WINDOW)
         self._skipped = 0
 
     def summarise(self, values: Sequence[dict[str, float]], first_step: int) -> dict[str, float]:
@@ -103,7 +103,7 @@ class Watchdog:
 
     def __init__(self, tell: Callable[[int, str], None]):
         self._tell = tell
-        self._times: deque[float] = deque(maxlen=MEMORY)
+        self._times: deque[float] = deque(maxlen=WINDOW)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._step, self._began, self._told = 0, None, False
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -1,12 +1,12 @@
 """What a prediction is worth, image by image.
 
-Every function takes a batch and returns one value for each image, so that a test set may come in batches of any size:
+Every metric takes a batch and returns one value for each image, so that a test set may come in batches of any size:
 collect the values of all batches and average them over images. Where pixels have to be averaged instead, because images
 have different numbers of valid ones, the values are sums and counts, and `mean_over_valid` divides at the end.
 Leading axes are free: [N, H, W, C] gives [N], video [N, T, H, W, C] gives [N, T].
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 SSIM_K1 = 0.01
 SSIM_K2 = 0.03
-RESAMPLES = 1000  # of the bootstrap
 
 _PIXELS_AND_CHANNELS = (-3, -2, -1)
 _PIXELS = (-2, -1)
@@ -150,55 +149,6 @@ def mean_over_valid(errors: Mapping[str, jax.Array]) -> dict[str, float]:
     totals = {name: float(np.sum(np.asarray(values), dtype=np.float64)) for name, values in errors.items()}
     valid = totals.pop("valid")
     return {name: total / valid if valid else float("nan") for name, total in totals.items()}
-
-
-def confidence_interval(values: np.ndarray) -> tuple[float, float]:
-    """Between which bounds the mean lies with 95 % confidence, if the examples are a sample of all there could be.
-
-    Args:
-        values: [N], one for each example (not for each frame of a video: frames of one are alike). Of fewer than some
-            twenty the bounds lie too close together: of ten skewed ones, they hold the mean five times in six.
-
-    Returns:
-        The 2.5th and 97.5th percentile of the means of `RESAMPLES` drawings of N examples with replacement; the same
-        for the same values.
-
-    Source:
-        Efron, Bootstrap Methods, Annals of Statistics 1979; the percentile method.
-    """
-    return _bootstrap(lambda drawn: values[drawn].mean(dtype=np.float64), len(values))
-
-
-def saving_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Between which bounds 1 - mean(ours) / mean(theirs) lies with 95 % confidence, of two networks' errors.
-
-    The same examples are drawn for both, so that how hard they are counts for neither: the bounds lie closer together
-    than those of each mean.
-
-    Args:
-        ours: [N], one for each example.
-        theirs: [N], for the same examples.
-
-    Returns:
-        The 2.5th and 97.5th percentile over as many drawings as in `confidence_interval`.
-
-    Raises:
-        ValueError: the shapes differ.
-
-    Source:
-        As of `confidence_interval`.
-    """
-    check_same_shape(ours, theirs)
-    return _bootstrap(
-        lambda drawn: 1 - ours[drawn].mean(dtype=np.float64) / theirs[drawn].mean(dtype=np.float64), len(ours)
-    )
-
-
-def _bootstrap(statistic: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
-    random = np.random.default_rng(0)
-    found = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
 
 
 @jax.jit

@@ -81,7 +81,7 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
 
 
 def mean_over_devices(loss: Callable[[Any, Mapping], Array], mesh: Mesh) -> Callable[[Any, Mapping], Array]:
-    """A loss over a batch that is split over `data`: each group takes that of its own examples, and their mean is it.
+    """A loss over a batch that is split over `data`: the mean of the groups' losses, each over its own examples.
 
     So everything that the network does, kernels of our own included, is local to a group, and the gradient's sum over
     the groups is all that they exchange. Within a group the compiler splits the rows of the images and exchanges what
@@ -230,7 +230,7 @@ def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: i
     return {name: place_one(local) for name, local in part.items()}
 
 
-def filled(batch: Array, count: int) -> Array:
+def pad_batch(batch: Array, count: int) -> Array:
     """Repeats the last example of a batch [N, ...] until there are `count`, where there are fewer: [count, ...]."""
     return batch[np.minimum(np.arange(max(count, len(batch))), len(batch) - 1)]
 
@@ -252,7 +252,7 @@ def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array
 
     def shared(params: Any, batch: Array) -> Any:
         count, devices = len(batch), jax.local_device_count()
-        found = compiled()(params, filled(batch, -(-count // devices) * devices))
+        found = compiled()(params, pad_batch(batch, -(-count // devices) * devices))
         return jax.tree.map(lambda values: values[:count], found)
 
     return shared

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dfn_jax import parallel, visualize
-from dfn_jax.config import check_text
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded, make_writable_folder, name_and_checksum, write_arrays, write_whole
+from dfn_jax.files import check_text, expanded, make_writable_folder, name_and_checksum, write_arrays, write_whole
 from dfn_jax.progress import progress
 from dfn_jax.tasks.task import Inputs, Params, Task
 

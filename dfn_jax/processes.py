@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dfn_jax.errors import DivergedError, InputError, PreemptedError, out_of_memory
+from dfn_jax.errors import DivergedError, InputError, PreemptedError, in_one_line, out_of_memory
 
 SILENCE_S = 20  # seconds without a sign of life after which a process counts as dead
 START_S = 300  # seconds to wait for all processes to come
@@ -46,9 +46,9 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             heartbeat_timeout_seconds=SILENCE_S,
             initialization_timeout=START_S,
         )
-        gathered(0)  # Their first exchange may last 30 s, which reading data may take longer than: have it now.
+        gathered(0)  # The first exchange times out after 30 s, and reading data may take longer: do it now.
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error, 300)
         raise InputError(
             f"the processes did not find each other ({reason}); outside TPU pods, SLURM, Open MPI and Kubernetes give "
             "--coordinator=HOST:PORT --num_processes=N --process_id=I to each"
@@ -88,7 +88,7 @@ def end_with_the_others() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if jax.process_count() == 1 or getattr(error, "agreed", False):
             raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = in_one_line(error, 300) or type(error).__name__
         # Of whichever type, what XLA raises begins with its status.
         by_xla = isinstance(error, jax.errors.JaxRuntimeError) or re.match(r"[A-Z_]+: ", reason)
         lost = by_xla and not out_of_memory(error)

@@ -23,14 +23,12 @@ class Picture(NamedTuple):
         title: its heading.
         content: the file's bytes, a PNG or a GIF.
         caption: what to look at; also what a screen reader says.
-        wide: whether it keeps its width on a small screen, to be scrolled sideways: for panels with letters in them.
     """
 
     name: str
     title: str
     content: bytes
     caption: str = ""
-    wide: bool = False
 
     @property
     def kind(self) -> str:
@@ -150,10 +148,9 @@ def _page(
 def _picture(picture: Picture) -> str:
     title, caption = html.escape(picture.title), html.escape(picture.caption)
     data = base64.b64encode(picture.content).decode()
-    kind = ' class="wide"' if picture.wide else ""
     image = f'<img alt="{caption or title}" src="data:image/{picture.kind};base64,{data}">'
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<section><h2>{title}</h2>\n<figure><div{kind}>{image}</div>{below}</figure></section>"
+    return f"<section><h2>{title}</h2>\n<figure><div>{image}</div>{below}</figure></section>"
 
 
 def _table(table: Table) -> str:
@@ -249,7 +246,7 @@ summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
 .facts td { text-align: left; width: 100%; white-space: normal; overflow-wrap: anywhere; }
 .facts tr:first-child > * { border-top: 0; }
 @media (max-width: 44rem) {
-  .wide img { max-width: none; width: 46rem; }
+  figure img { max-width: none; width: 46rem; }
   table { font-size: .88rem; }
   th, td { padding: .4rem .5rem; }
   tbody th:first-child { white-space: normal; min-width: 7.5rem; }

@@ -137,8 +137,6 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     """
     mesh = _mesh(config)
     optimiser, schedule = make_optimiser(config.optim)
-    loss = parallel.mean_over_devices(task.loss, mesh)
-    step_function = make_train_step(loss, optimiser, skip_non_finite=config.train.non_finite == "skip")
     steps, log_every, checkpoint_every, evaluate_every = (
         config.train[name] for name in ("steps", "log_every", "checkpoint_every", "evaluate_every")
     )
@@ -151,11 +149,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     ):
         state = _begin(task, config, mesh, workdir, checkpoints, records)
         start = int(state.step)
-        if first and start < steps:
-            origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
-            records.begin(start, origin | {"data": task.fingerprint(), "eval": config.eval.to_dict()})
-        placement = jax.tree.map(lambda leaf: leaf.sharding, state)
-        step_function = jax.jit(step_function, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
+        step_function = _compiled_step(task, config, mesh, optimiser, state)
         batch = make_batches(task, mesh, config.train.batch_size)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
@@ -168,10 +162,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         bar.set_description("compiling")
         for step in bar:
             if evaluate_every and step and step % evaluate_every == 0:
-                params = parallel.to_host(state.params)
-                with processes.together():
-                    if first:
-                        records.write(step, _test_metrics(task, params))
+                _write_test_metrics(task, state, step, records)
                 began = time.monotonic()
             watchdog.begin(step + 1)
             state, values = step_function(state, batch(step))
@@ -184,7 +175,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             ending = asked_to_end(done)
             # Nothing is to be lost where an evaluation, which may take long, is cut short.
             testing = evaluate_every and done % evaluate_every == 0
-            saving = done % checkpoint_every == 0 or done == steps or ending or testing
+            regular = done % checkpoint_every == 0 or done == steps
+            saving = regular or ending or testing
             if not (saving or done % log_every == 0):
                 continue
             record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
@@ -197,7 +189,6 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             if saving:
                 check_norm(done, float(_norm(state.params)))
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]
-                regular = done % checkpoint_every == 0 or done == steps
                 # Neither an interruption nor an evaluation is to change which checkpoint is the best.
                 checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if regular else None)
             if ending:
@@ -217,17 +208,34 @@ def make_batches(task: Task, mesh: Mesh, batch_size: int) -> Callable[[int], Bat
     return lambda step: parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
 
 
-def _test_metrics(task: Task, params: Params) -> dict[str, float]:
-    """The network's own metrics on the test set, as a record has them; without curves by frame."""
-    found = task.evaluate(parallel.on_all_local_devices(params)).metrics
-    own = {name: value for name, value in found.items() if not name.startswith(NOT_THE_NETWORKS)}
-    return {TEST_PREFIX + name: one for name, one in own.items() if isinstance(one, float) and math.isfinite(one)}
+def _compiled_step(
+    task: Task, config: ConfigDict, mesh: Mesh, optimiser: optax.GradientTransformation, state: TrainState
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The training step for the devices that hold the state, whose memory the new one takes over."""
+    loss = parallel.mean_over_devices(task.loss, mesh)
+    step = make_train_step(loss, optimiser, skip_non_finite=config.train.non_finite == "skip")
+    placement = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(step, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
+
+
+def _write_test_metrics(task: Task, state: TrainState, step: int, records: Records) -> None:
+    """Records the network's own metrics on the test set, without curves by frame; all processes must ask."""
+    params = parallel.to_host(state.params)
+    with processes.together():
+        if processes.is_first():
+            found = task.evaluate(parallel.on_all_local_devices(params)).metrics
+            own = {name: value for name, value in found.items() if not name.startswith(NOT_THE_NETWORKS)}
+            finite = {name: one for name, one in own.items() if isinstance(one, float) and math.isfinite(one)}
+            records.write(step, {TEST_PREFIX + name: one for name, one in finite.items()})
 
 
 def _begin(
     task: Task, config: ConfigDict, mesh: Mesh, workdir: Path, checkpoints: Checkpoints, records: Records
 ) -> TrainState:
-    """The state of the newest checkpoint, or a new one; what was saved and recorded after it is put away."""
+    """The state of the newest checkpoint, or a new one; what was saved and recorded after it is put away.
+
+    Where steps are left, it is recorded by what they are made.
+    """
     first, steps, shapes = processes.is_first(), config.train.steps, _shapes(task, config, mesh)
     if checkpoints.any():
         state = checkpoints.restore(shapes)
@@ -238,8 +246,11 @@ def _begin(
     start = int(state.step)
     checkpoints.set_aside_after(start)
     records.drop_after(start)
-    if 0 < start < steps and first:
-        tqdm.write(f"going on from step {start}")
+    if first and start < steps:
+        if start:
+            tqdm.write(f"going on from step {start}")
+        origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
+        records.begin(start, origin | {"data": task.fingerprint(), "eval": config.eval.to_dict()})
     return state
 
 

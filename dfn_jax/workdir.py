@@ -8,7 +8,7 @@ from typing import IO
 
 from ml_collections import ConfigDict
 
-from dfn_jax.config import flat
+from dfn_jax.config import flat, tested_name
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded, name_and_checksum, take_lock, write_whole
 
@@ -22,13 +22,13 @@ EXAMPLES_FILE = "examples.npz"  # beside results.json: each metric, test example
 LOCK = ".lock"  # of a workdir, held by the process that trains there
 
 
-def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = MAY_CHANGE) -> None:
+def check_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, ...] = MAY_CHANGE) -> None:
     """Checks that a workdir was begun with a config.
 
     Args:
         workdir: folder of the run.
         config: what the command asks for.
-        free: entries, or groups of them, that may differ.
+        may_differ: entries, or groups of them, that may differ.
 
     Raises:
         InputError: there is no run in the workdir, or it belongs to another config; names the entries that differ.
@@ -37,9 +37,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
     try:
         theirs = flat(json.loads(path.read_text()))
     except FileNotFoundError as error:
-        raise InputError(
-            f"{workdir} has no config.json, so that no run began there; give the --workdir of one"
-        ) from error
+        raise InputError(f"{workdir} has no config.json: no run began there; give the --workdir of a run") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
     except AttributeError as error:
@@ -48,7 +46,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
     differ = [
         f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not name.startswith(free)
+        if theirs.get(name) != ours.get(name) and not name.startswith(may_differ)
     ]
     if differ:
         raise InputError(
@@ -72,7 +70,7 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
     parts = []
     if changed.keys() & {"name", "dir"}:
         there = name_and_checksum(expanded(config.eval.dir).resolve())
-        parts = [there if config.eval.dir else config.eval.name or config.data.name]
+        parts = [there if config.eval.dir else tested_name(config)]
     parts += [f"{name}-{value}" for name, value in changed.items() if name not in ("name", "dir")]
     if config.precision != own.get("precision"):
         parts.append(config.precision)
@@ -97,13 +95,13 @@ def _begun(name: str) -> bool:
     return name == LOCK or (name.startswith(".config.json.") and name.endswith(".tmp"))
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = MAY_CHANGE) -> IO[str]:
+def claim_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, ...] = MAY_CHANGE) -> IO[str]:
     """Writes the config into a new workdir, or checks that the workdir was begun with the same one.
 
     Args:
         workdir: folder of the run; made where it is missing.
         config: the run's config.
-        free: as in `check_workdir`.
+        may_differ: as in `check_workdir`.
 
     Returns:
         A file that must stay open while the workdir is written to: no other process can claim it until then.
@@ -112,7 +110,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
         InputError: the workdir belongs to another config, of which the entries that differ are named; or it has more
             steps than are asked for; or another process is at work there.
     """
-    _check_claimable(workdir, config, free)
+    _check_claimable(workdir, config, may_differ)
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / LOCK).open("a+")
     try:
@@ -124,7 +122,9 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
             f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
             "--workdir"
         ) from error
-    _check_claimable(workdir, config, free)  # Another process may have begun there, and ended, since it was looked at.
+    _check_claimable(
+        workdir, config, may_differ
+    )  # Another process may have begun there, and ended, since it was looked at.
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
     recorded = json.loads(config.to_json_best_effort())
@@ -139,9 +139,9 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, free: tuple[str, ...] = 
     return lock
 
 
-def _check_claimable(workdir: Path, config: ConfigDict, free: tuple[str, ...]) -> None:
+def _check_claimable(workdir: Path, config: ConfigDict, may_differ: tuple[str, ...]) -> None:
     if (workdir / "config.json").exists():
-        check_workdir(workdir, config, free=free)
+        check_workdir(workdir, config, may_differ=may_differ)
         if (there := _newest_checkpoint(workdir)) > config.train.steps:
             raise InputError(
                 f"the run in {workdir} has {there} steps, config.train.steps is {config.train.steps}; give no fewer, "

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dfn_jax.metrics import saving_interval
+from dfn_jax.intervals import saving_interval
 from experiments.runs import Record
 
 Examples = Mapping[str, np.ndarray]  # a metric of each test example [N], by `key` of the run

@@ -25,7 +25,9 @@ def with_tables(readme: str, tables: dict[str, str]) -> str:
     for name, text in tables.items():
         begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
         if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
-            raise InputError(f"the README has not the marks {begin} and {end}, once each, in this order; put them back")
+            raise InputError(
+                f"the README must have the marks {begin} and {end}, once each, in this order; put them back"
+            )
         before, rest = readme.split(begin)
         _, after = rest.split(end)
         readme = f"{before}{begin}\n{text}\n{end}{after}"

@@ -78,13 +78,13 @@ def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Rec
     """The results of a run, or of an evaluation of it; None where `launch.py` has something to do, or to check."""
     if not (workdir / "config.json").exists():
         return None
-    free = (*SAME_RESULT, "eval") if "--mode=evaluate" in arguments else SAME_RESULT
+    may_differ = (*SAME_RESULT, "eval") if "--mode=evaluate" in arguments else SAME_RESULT
     try:
-        check_workdir(workdir, config, free=(*free, *PLACES))
+        check_workdir(workdir, config, may_differ=(*may_differ, *PLACES))
     except InputError as error:
         raise InputError(f"{error}; or remove {workdir} to run again") from error
     try:
-        check_workdir(workdir, config, free=free)
+        check_workdir(workdir, config, may_differ=may_differ)
     except InputError:
         return None  # The data are in another place.
     return _results(workdir, config)
@@ -116,11 +116,11 @@ def _launch(arguments: Sequence[str], workdir: Path) -> None:
         raise PreemptedError(f"the run in {workdir} was asked to end, and is saved; the same command goes on")
     if code < 0:
         raise InputError(
-            f"launch.py was killed by signal {-code} (9 is what a system sends that has no memory left); the same "
+            f"launch.py was killed by signal {-code} (9: the system had no memory left); the same "
             "command goes on from what is saved"
         )
     if code:
-        raise InputError(f"launch.py ended with exit code {code}; why is told above")
+        raise InputError(f"launch.py ended with exit code {code}; the reason is printed above")
 
 
 def read(path: Path) -> Any:

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "data": {"data", "errors", "files", "progress"},
     "losses": set(),
     "metrics": {"losses"},
+    "intervals": {"losses"},
     "trivial": {"losses"},
     "visualize": set(),
     "progress": set(),
@@ -42,13 +43,13 @@ MAY_IMPORT = {
     "pretrained": {"errors", "files", "tasks", "train"},
     "predict": {"config", "errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
-        "config", "errors", "evaluate", "optimisers", "predict", "pretrained", "processes", "provenance", "records",
-        "tasks", "train", "workdir",
+        "config", "errors", "evaluate", "files", "optimisers", "predict", "pretrained", "processes", "provenance",
+        "records", "tasks", "train", "workdir",
     },
     "command_line": {"errors", "pretrained"},
     "provenance": set(),
     "evaluate": {
-        "config", "errors", "files", "metrics", "parallel", "provenance", "records", "report", "tasks", "train",
+        "config", "errors", "files", "intervals", "parallel", "provenance", "records", "report", "tasks", "train",
         "visualize", "workdir",
     },
 }  # fmt: skip

@@ -67,13 +67,6 @@ def test_a_changed_folder_size_or_channels_is_prepared_anew(folder, cache):
     assert len(prepared(cache)) == 4
 
 
-def test_cache_dir_is_where_it_goes(folder, cache, tmp_path):
-    write_pairs(folder)
-    pairs.examples(folder, **GREY, cache_dir=tmp_path / "other")
-    assert len(prepared(tmp_path / "other")) == 1
-    assert not cache.exists()
-
-
 def test_many_parts_keep_the_order(folder, monkeypatch):
     write_sequence(folder / "b", 15, 100)
     write_sequence(folder / "a", 6, 0)
@@ -180,7 +173,7 @@ def test_an_overwritten_record_is_told_and_never_read(folder, cache):
         try:
             read = [pair["left"] for pair in pairs.examples(folder, **options)]
         except InputError as error:
-            assert re.search(f"cannot be read .*{cache}", str(error))
+            assert re.search(f"{cache}.* cannot be read", str(error))
             told += 1
         else:
             np.testing.assert_array_equal(read, whole)  # A byte between records: nothing is lost.
@@ -291,8 +284,9 @@ def test_bad_files_are_told_in_one_line(folder, cache, spoil, words):
     assert not cache.exists() or not list(cache.iterdir())
 
 
-def test_a_cache_that_is_no_folder(folder, tmp_path):
+def test_a_cache_that_is_no_folder(folder, tmp_path, monkeypatch):
     write_pairs(folder)
     (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"cannot write prepared pairs to .*file"):
-        pairs.examples(folder, **GREY, cache_dir=tmp_path / "file")
+        pairs.examples(folder, **GREY)

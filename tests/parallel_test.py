@@ -49,9 +49,6 @@ config.update_from_flattened_dict({"data.input_frames": 2, "data.target_frames":
 task = make_task(config)
 state = make_state(task, config)
 batch = {"frames": np.random.default_rng(0).random((8, 3, 16, 16, 1), np.float32)}
-# As many of the eight devices as divide the batch.
-for size, groups in ((8, 8), (12, 6), (5, 5), (7, 7), (11, 1)):
-    assert parallel.make_mesh(config.mesh, batch_size=size, image_size=(16, 16)).shape["data"] == groups
 # Evaluation: each device takes its examples, of as many as there are.
 factor = parallel.on_all_local_devices(np.float32(2))
 sums = parallel.over_examples(lambda factor, frames: (factor * frames.sum((1, 2, 3, 4)), None))

@@ -39,7 +39,7 @@ def write(folder, **changes):
         "title": "Stereo",
         "introduction": "It works: 5.5.\n\nMore of it.",
         "sections": [
-            report.Picture("examples", "Examples", PNG, "near is bright", wide=True),
+            report.Picture("examples", "Examples", PNG, "near is bright"),
             report.Table("Scores", ["this network", "copy"], [report.Row("error", [5.5, 9.25])], "on 16 scenes"),
             report.Picture("curve", "Learning", PNG),
         ],

@@ -251,5 +251,5 @@ def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypat
             quick.kept("steerable_quick")
     with pytest.raises(InputError, match="in this order"):
         with_tables("<!-- end stereo --> <!-- table stereo -->", {"stereo": "x"})
-    with pytest.raises(InputError, match="the README has not the marks <!-- table stereo -->"):
+    with pytest.raises(InputError, match="the README must have the marks <!-- table stereo -->"):
         with_tables("nothing", {"stereo": "x"})

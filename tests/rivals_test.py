@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfn_jax.models.baselines import StereoTwin, VideoTwin
 from dfn_jax.models.cdna import VideoCDNA, VideoDNA, rectified_kernels
 from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.spatial_transformer import SpatialTransformer
+from dfn_jax.models.twins import StereoTwin, VideoTwin
 from tests import reference
 from tests.models_test import KEY, random_parameters
 from tests.video_model_test import SMALL

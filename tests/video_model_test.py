@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfn_jax.models.baselines import VideoTwin
+from dfn_jax.models.twins import VideoTwin
 from dfn_jax.models.video import VideoDFN, rollout
 from tests import reference
 

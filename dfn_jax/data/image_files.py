@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, in_one_line
 from dfn_jax.files import expanded
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _opened(path: Path) -> Iterator["Image.Image"]:
         with Image.open(path) as image:
             yield image
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = in_one_line(error) or type(error).__name__
         raise InputError(f"cannot read {path} as an image ({reason}); replace it or remove it") from error
 
 

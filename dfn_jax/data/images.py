@@ -145,7 +145,7 @@ def crops(data_dir: str | Path, *, image_size: tuple[int, int], channels: int = 
 
 
 def fingerprint(data_dir: str | Path) -> str:
-    """What tells the images of a folder from others, wherever it lies.
+    """Identifies the images of a folder, wherever it lies.
 
     Raises:
         InputError: There is no such folder.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, in_one_line
 from dfn_jax.progress import progress
 
 STEP = 0.1  # of the free range, a frame
@@ -181,7 +181,7 @@ def open_test_file(path: Path) -> np.ndarray:
     try:
         sequences = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise InputError(f"cannot read {path} ({reason}); get {TEST_FILE} again") from error
     if sequences.shape != TEST_SHAPE or sequences.dtype != np.uint8:
         raise InputError(

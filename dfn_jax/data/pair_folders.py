@@ -98,7 +98,7 @@ def find_sequences(data_dir: str | Path, *, channels: int) -> list[StereoSequenc
 
 
 def fingerprint(data_dir: str | Path, *, channels: int) -> str:
-    """What tells the pairs of a folder from others, wherever it lies.
+    """Identifies the pairs of a folder, wherever it lies.
 
     Args:
         data_dir: As in `find_sequences`.

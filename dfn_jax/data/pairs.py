@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +12,9 @@ import numpy as np
 from dfn_jax.data.epochs import shuffled_epochs
 from dfn_jax.data.image_files import check_channels, unit_range
 from dfn_jax.data.pair_folders import StereoSequence, find_sequences
-from dfn_jax.data.pairs_builder import prepared_source
+from dfn_jax.data.pairs_builder import PreparedPairs, prepared_source
 from dfn_jax.errors import InputError
-from dfn_jax.files import cache_folder, expanded
+from dfn_jax.files import expanded
 
 Split = Literal["train", "test", "all"]
 
@@ -27,7 +27,6 @@ def examples(
     split: Split = "all",
     test_sequences: Iterable[str] = (),
     test_fraction: float = 0.2,
-    cache_dir: str | Path | None = None,
 ) -> grain.MapDataset:
     """Reads the pairs of a folder one by one, in order of sequence and time.
 
@@ -35,7 +34,8 @@ def examples(
     `test_fraction` of each of those is the test set and all other sequences are the training set; with none, the
     last `test_fraction` (rounded up) of every sequence is the test set and the rest the training set.
 
-    The pairs are resized once and kept in the cache folder; `data_dir` is only read.
+    The pairs are resized once and kept in `$XDG_CACHE_HOME/dfn_jax/pairs`, or `~/.cache/dfn_jax/pairs`; `data_dir` is
+    only read.
 
     Args:
         data_dir: Folder with KITTI odometry, raw, 2012 or 2015 data, or folders of `left/` + `right/`
@@ -45,7 +45,6 @@ def examples(
         split: "train", "test" or "all".
         test_sequences: Names of sequences to hold out: their folders' paths relative to `data_dir`.
         test_fraction: Share of a sequence that is tested on, in [0, 1].
-        cache_dir: Where prepared data goes; None for `$XDG_CACHE_HOME/dfn_jax/pairs` or `~/.cache/dfn_jax/pairs`.
 
     Returns:
         Random-access data set of dicts:
@@ -70,13 +69,7 @@ def examples(
             f"the {split} split of {data_dir} is empty with test_fraction={test_fraction} and "
             f"test_sequences={tuple(test_sequences)}; its sequences are {lengths}: change one of the two"
         )
-    source = prepared_source(
-        expanded(data_dir),
-        sequences,
-        image_size=tuple(image_size),
-        channels=channels,
-        cache_dir=expanded(cache_dir) if cache_dir else None,
-    )
+    source = prepared_source(expanded(data_dir), sequences, image_size=tuple(image_size), channels=channels)
     return grain.MapDataset.source(indices).map(functools.partial(_read, source))
 
 
@@ -99,14 +92,8 @@ def train_examples(data_dir: str | Path, *, seed: int, split: Split = "train", *
     return shuffled_epochs(len(singles), seed=seed).map(singles.__getitem__)
 
 
-def _read(source: Sequence[dict[str, np.ndarray]], index: int) -> dict[str, np.ndarray]:
-    try:
-        record = source[index]
-    except Exception as error:  # ArrayRecord and TFDS raise whatever the lost bytes happen to lead to
-        raise InputError(
-            f"prepared pair {index} cannot be read ({' '.join(str(error).split())[:100]}); delete "
-            f"{cache_folder() / 'pairs'}, and the pairs are prepared again"
-        ) from error
+def _read(source: PreparedPairs, index: int) -> dict[str, np.ndarray]:
+    record = source[index]
     example = {"left": unit_range(record["left"]), "right": unit_range(record["right"])}
     if "disparity" in record:
         valid = record["disparity"] > 0

@@ -20,7 +20,7 @@ from PIL import Image
 from dfn_jax.data.disparity import resize_disparity, to_right_grid
 from dfn_jax.data.image_files import header_size, read_disparity, read_image, shrunk
 from dfn_jax.data.pair_folders import Pair, StereoSequence
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, in_one_line
 from dfn_jax.files import cache_folder
 from dfn_jax.progress import progress
 
@@ -119,14 +119,32 @@ def _size(image: Image.Image) -> str:
     return f"{image.width} x {image.height}"
 
 
+class PreparedPairs:
+    """Prepared pairs by index, which tells in one line of those that cannot be read."""
+
+    def __init__(self, records: Sequence[dict[str, np.ndarray]], folder: Path):
+        self._records, self._folder = records, folder
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        try:
+            return self._records[index]
+        except Exception as error:  # ArrayRecord and TFDS raise whatever the lost bytes happen to lead to
+            raise _cannot_be_read(self._folder, error) from error
+
+
+def _cannot_be_read(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        f"the prepared pairs in {folder} cannot be read ({in_one_line(error, 100)}); delete that folder, and they are "
+        "prepared again"
+    )
+
+
 def prepared_source(
-    data_dir: Path,
-    sequences: list[StereoSequence],
-    *,
-    image_size: tuple[int, int],
-    channels: int,
-    cache_dir: Path | None,
-) -> Sequence[dict[str, np.ndarray]]:
+    data_dir: Path, sequences: list[StereoSequence], *, image_size: tuple[int, int], channels: int
+) -> PreparedPairs:
     """Opens the prepared pairs, after preparing them where the cache does not hold them yet.
 
     The cache is keyed by the names, sizes and times of all files, the image size and the number of channels, so
@@ -138,7 +156,6 @@ def prepared_source(
         sequences: The pairs, in the order in which they are stored.
         image_size: (H, W) in pixels.
         channels: C, 1 or 3.
-        cache_dir: Where prepared data goes; None for `$XDG_CACHE_HOME/dfn_jax/pairs` or `~/.cache/dfn_jax/pairs`.
 
     Returns:
         Random-access source of {"left", "right": uint8 [H, W, C]} and, where any pair has ground truth,
@@ -150,27 +167,24 @@ def prepared_source(
     pairs = tuple(pair for sequence in sequences for pair in sequence.pairs)
     name = f"{image_size[0]}x{image_size[1]}x{channels}_{_fingerprint(data_dir, pairs, image_size, channels)}"
     config = PairsConfig(name=name, pairs=pairs, image_size=image_size, channels=channels)
-    cache = cache_dir or cache_folder() / "pairs"
-    if not (cache / StereoPairs.name / name).is_dir():
+    cache = cache_folder() / "pairs"
+    folder = cache / StereoPairs.name / name
+    if not folder.is_dir():
         size = f"{image_size[0]} x {image_size[1]}"
         print(f"preparing {len(pairs)} pairs of {data_dir} at {size} in {cache}", flush=True)
         try:
             _prepare(config, cache)
         except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises RuntimeError on a full disk
-            message = " ".join(str(error).split())
-            reason = getattr(error, "strerror", None) or message.rpartition("failed: ")[2].partition(";")[0]
+            reason = getattr(error, "strerror", None) or in_one_line(error).rpartition("failed: ")[2].partition(";")[0]
             raise InputError(
                 f"cannot write prepared pairs to {cache} ({reason}); make room there or choose another folder by the "
                 "environment variable XDG_CACHE_HOME"
             ) from error
     try:
-        source = _open(config, cache)
-        source[0]
-    except Exception as error:  # ArrayRecord and TFDS raise whatever the lost bytes happen to lead to
-        raise InputError(
-            f"the prepared pairs in {cache / StereoPairs.name / name} cannot be read "
-            f"({' '.join(str(error).split())[:100]}); delete that folder, and they are prepared again"
-        ) from error
+        source = PreparedPairs(_open(config, cache), folder)
+    except Exception as error:  # as above
+        raise _cannot_be_read(folder, error) from error
+    source[0]
     return source
 
 

@@ -20,7 +20,7 @@ from dfn_jax.data.image_files import (
     shrunk,
     unit_range,
 )
-from dfn_jax.errors import InputError
+from dfn_jax.errors import InputError, in_one_line
 from dfn_jax.progress import progress
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _is_cover(images: list[Path], folder: Path) -> bool:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """What tells the clips of a folder from others, wherever it lies.
+    """Identifies the clips of a folder, wherever it lies.
 
     Raises:
         InputError: there is no such folder.
@@ -110,7 +110,7 @@ def _video_frames(path: Path, channels: int) -> Iterator["Image.Image"]:
                     image = frame.to_image().convert("L" if channels == 1 else "RGB")
                     yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
     except (av.FFmpegError, EOFError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise InputError(f"cannot decode {path} ({reason}); convert it, for example to H.264, or remove it") from error
     if stream is None:
         raise InputError(f"{path} holds no video; remove it")

@@ -133,14 +133,14 @@ class Decoder(nn.Module):
     Attributes:
         coarse: channels out of each 3x3 layer before the upsampling.
         fine: channels out of each 3x3 layer after it, at least one.
-        hidden: channels out of the first 1x1 layer.
+        features: channels out of the first 1x1 layer.
         outputs: channels out of the last 1x1 layer, which is linear: taps and dynamic bias.
         dtype: type of the computation.
     """
 
     coarse: Sequence[int]
     fine: Sequence[int]
-    hidden: int
+    features: int
     outputs: int
     dtype: jnp.dtype = jnp.float32
 
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
         x = nn.leaky_relu(Conv(first, upsampled=True, dtype=self.dtype)(x))[:, : size[0], : size[1]]
         for features in others:
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
-        x = nn.leaky_relu(Conv(self.hidden, kernel_size=1, dtype=self.dtype)(x))
+        x = nn.leaky_relu(Conv(self.features, kernel_size=1, dtype=self.dtype)(x))
         return Conv(self.outputs, kernel_size=1, dtype=at_least_float32(self.dtype))(x)
 
 

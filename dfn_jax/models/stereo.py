@@ -51,7 +51,7 @@ class StereoGenerator(nn.Module):
     def __call__(self, left: Array) -> Array:
         """Generates [N, H, W, outputs] from left [N, H, W, C]."""
         code = stereo_encoder(self.position_bias, self.dtype)(left)
-        decoder = Decoder(coarse=(64, 64), fine=(64, 64), hidden=128, outputs=self.outputs, dtype=self.dtype)
+        decoder = Decoder(coarse=(64, 64), fine=(64, 64), features=128, outputs=self.outputs, dtype=self.dtype)
         return decoder(code, left.shape[1:3])
 
 

@@ -6,9 +6,7 @@ import importlib
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
-
-__all__ = ["TASKS", "Batch", "Evaluation", "Params", "Task", "make_task", "make_task_without_data"]
+from dfn_jax.tasks.task import Task
 
 TASKS = ("stereo", "steerable", "video")
 EXPERIMENTS = {"stereo": "stereo", "steerable": "steerable", "moving_mnist": "video", "highway": "video"}
@@ -35,7 +33,7 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def make_task_without_data(config: ConfigDict) -> Task:
-    """The same for a network that is applied to inputs of another kind alone: its own data need not be there."""
+    """Builds the task for predicting from files alone: its own data need not be there."""
     config = config.copy_and_resolve_references()
     if "digits" in config.data:
         config.data.digits, config.data.dir = "drawn", ""  # MNIST is looked for when the task is made.

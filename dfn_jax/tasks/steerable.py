@@ -133,7 +133,7 @@ def _evaluate(
 
 def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     """What to test on, in words, and batches of it by step."""
-    name, folder = config.eval.name or config.data.name, config.eval.dir or config.data.dir
+    name, folder = configs.tested_name(config), configs.tested_folder(config)
     draw = functools.cache(_images(config, name, folder, config.eval.examples, TEST_SEED))
     if name == "texture":
         return "procedural texture", draw
@@ -160,7 +160,7 @@ def _ring(params: Params, apply: Callable[..., Steered]) -> Picture:
     titles = [f"{round(float(jnp.degrees(angle)))}°" for angle in angles]
     panel = visualize.panel(rows, column_titles=titles, row_titles=["learned", "true"], scale=8)
     caption = "9x9 taps, as cross-correlation; red is positive, blue negative, white zero."
-    return Picture("filters", "The filters of a ring of angles", visualize.to_png(panel), caption, wide=True)
+    return Picture("filters", "The filters of a ring of angles", visualize.to_png(panel), caption)
 
 
 def _examples(pixels: jax.Array, output: Steered, targets: jax.Array) -> Picture:
@@ -171,4 +171,4 @@ def _examples(pixels: jax.Array, output: Steered, targets: jax.Array) -> Picture
     columns = [visualize.images_to_rgb(np.asarray(values)) for values in (0.5 + pixels[shown], *signed)]
     titles = ["image", "filtered by the network", "filtered by the truth"]
     panel = visualize.panel(list(zip(*columns, strict=True)), column_titles=titles)
-    return Picture("examples", "What it does to images", visualize.to_png(panel), "Grey is zero.", wide=True)
+    return Picture("examples", "What it does to images", visualize.to_png(panel), "Grey is zero.")

@@ -13,10 +13,10 @@ from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.data import highway, pair_folders
 from dfn_jax.errors import InputError
-from dfn_jax.models.baselines import StereoTwin
 from dfn_jax.models.deep_stereo import DeepStereo, Selected
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
+from dfn_jax.models.twins import StereoTwin
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
 from dfn_jax.tasks.stereo_prediction import stereo_inputs
 from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, Params, Task, TrainBatch
@@ -68,10 +68,10 @@ def make_task(config: ConfigDict) -> Task:
             *test_examples(),
             lambda left: predict(params, left),
             largest_shift=largest_shift,
-            independent=_test_name(config) == "highway",
+            independent=configs.tested_name(config) == "highway",
         ),
         loss_name="squared error, mean over pixels",
-        check_test=lambda: None if _test_name(config) == "highway" else test_examples(),
+        check_test=lambda: None if configs.tested_name(config) == "highway" else test_examples(),
         fingerprint=lambda: _fingerprint(config),
         inputs=lambda source: stereo_inputs(source, predict, largest_shift=largest_shift, **_pair_options(config)),
     )
@@ -94,7 +94,7 @@ def _disparity(output: Filtered | Selected | Warped | jax.Array) -> jax.Array | 
 def _check(config: ConfigDict) -> None:
     configs.check_data(config, DATA)
     configs.check_filter_size(config, "taps")
-    names, channels = (config.data.name, _test_name(config)), config.data.channels
+    names, channels = (config.data.name, configs.tested_name(config)), config.data.channels
     if channels not in (1, 3) or ("highway" in names and channels != 1):
         where = " and ".join(dict.fromkeys(names))
         raise InputError(f"config.data.channels is {channels} on {where}; highway has 1, pairs have 1 or 3")
@@ -139,7 +139,7 @@ def _train_batch(config: ConfigDict) -> TrainBatch:
 def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     """The test set: what it is, and its arrays, all examples along the first axis."""
     count = config.eval.examples
-    if _test_name(config) == "highway":
+    if configs.tested_name(config) == "highway":
         key = jax.random.fold_in(jax.random.key(TEST_SEED), 2)
         size = {"batch_size": TEST_BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
         batches = [
@@ -156,15 +156,11 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     return f"{count} of the {len(found)} {words}{spaced}", examples
 
 
-def _test_name(config: ConfigDict) -> str:
-    return config.eval.name or config.data.name
-
-
 def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
     """Real pairs to test on: what they are, and their examples by index."""
     from dfn_jax.data import pairs
 
-    folder = configs.data_folder(config.eval.dir or config.data.dir, "pairs")
+    folder = configs.data_folder(configs.tested_folder(config), "pairs")
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
     words = f"real pairs of {Path(folder).resolve().name} ({split})"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dfn_jax import metrics, trivial, visualize
-from dfn_jax.parallel import filled
+from dfn_jax.parallel import pad_batch
 from dfn_jax.report import Picture, comparison_table
 from dfn_jax.tasks.task import TEST_BATCH, Batch, Evaluation
 
@@ -22,7 +22,7 @@ MEASURES = {
     "disparity_d1": ("off by 3 px and 5 % or more (D1), share", "lower"),
     "disparity_d1_noc": ("… where both cameras see", "lower"),
 }
-RIVALS = {
+TRIVIAL = {
     "left view itself": "baseline_copy_",
     "best single shift": "baseline_shift_",
     "best shift per row": "baseline_row_shift_",
@@ -48,7 +48,7 @@ def evaluate_stereo(
         Metrics, pictures and a table.
     """
     left, right = examples["left"], examples["right"]
-    prediction, estimate = in_batches(predict, left)
+    prediction, estimate = _apply_in_batches(predict, left)
     known = "disparity" in examples and bool(examples["valid"].any())
     shifts = trivial.candidate_shifts(largest_shift)
 
@@ -56,7 +56,7 @@ def evaluate_stereo(
     results = _means(own)
     errors = _sum_in_batches(lambda *views: trivial.shift_errors(*views, shifts), left, right)
     for prefix, shift in _fit(errors, shifts).items():
-        shifted = in_batches(lambda view, shift=shift: trivial.shift_images(view, shift), left)
+        shifted = _apply_in_batches(lambda view, shift=shift: trivial.shift_images(view, shift), left)
         results |= _means(_image_metrics(shifted, right), prefix)
     for suffix, mask in (("", examples["valid"]), ("_noc", examples["valid"] & examples["visible"])) if known else ():
         if estimate is not None:
@@ -70,7 +70,7 @@ def evaluate_stereo(
     table = comparison_table(
         results,
         MEASURES,
-        RIVALS,
+        TRIVIAL,
         title="How good it is",
         caption=f"On {data}. Each shift is the best that could be chosen for this very test set and measure. "
         f"Pixels are those of images of {left.shape[1]}x{left.shape[2]}, whatever their size was before.",
@@ -87,7 +87,7 @@ def evaluate_stereo(
     )
 
 
-def in_batches(function: Callable, *arrays: np.ndarray):
+def _apply_in_batches(function: Callable, *arrays: np.ndarray):
     """Applies a function to TEST_BATCH examples at a time, the last ones repeated to fill the last batch.
 
     Args:
@@ -99,7 +99,7 @@ def in_batches(function: Callable, *arrays: np.ndarray):
     """
     count, parts = len(arrays[0]), []
     for start in range(0, count, TEST_BATCH):
-        chosen = (filled(array[start : start + TEST_BATCH], TEST_BATCH) for array in arrays)
+        chosen = (pad_batch(array[start : start + TEST_BATCH], TEST_BATCH) for array in arrays)
         parts.append(jax.device_get(function(*chosen)))
     return jax.tree.map(lambda *batches: np.concatenate(batches)[:count], *parts)
 
@@ -112,7 +112,7 @@ def _sum_in_batches(function: Callable, *arrays: np.ndarray) -> np.ndarray:
 def _fit(errors: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray | float]:
     """The disparity of each trivial predictor, a number or [H], by the prefix of its results."""
     best = (0.0, trivial.best_shift(errors, shifts), trivial.best_shift_per_row(errors, shifts))
-    return dict(zip(RIVALS.values(), best, strict=True))
+    return dict(zip(TRIVIAL.values(), best, strict=True))
 
 
 def _image_metrics(prediction: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,7 +122,7 @@ def _image_metrics(prediction: np.ndarray, right: np.ndarray) -> dict[str, np.nd
         del measures["ssim"]
     # The squared error is of all that was predicted, the other two of what a screen would show.
     shown = {"mse_per_image": prediction, "psnr": (clipped := np.clip(prediction, 0, 1)), "ssim": clipped}
-    return {name: in_batches(measure, shown[name], right) for name, measure in measures.items()}
+    return {name: _apply_in_batches(measure, shown[name], right) for name, measure in measures.items()}
 
 
 def _means(values: dict[str, np.ndarray], prefix: str = "") -> dict[str, float]:
@@ -132,18 +132,18 @@ def _means(values: dict[str, np.ndarray], prefix: str = "") -> dict[str, float]:
 def _disparity_metrics(
     estimate: np.ndarray, truth: np.ndarray, mask: np.ndarray, prefix: str, suffix: str
 ) -> dict[str, float]:
-    means = metrics.mean_over_valid(in_batches(metrics.disparity_errors, estimate, truth, mask))
+    means = metrics.mean_over_valid(_apply_in_batches(metrics.disparity_errors, estimate, truth, mask))
     return {f"{prefix}disparity_{name}{suffix}": value for name, value in means.items()}
 
 
 def _headline(results: dict[str, float], data: str) -> str:
-    rival = min(RIVALS.values(), key=lambda prefix: results[f"{prefix}mse_per_image"])
+    rival = min(TRIVIAL.values(), key=lambda prefix: results[f"{prefix}mse_per_image"])
     text = (
         f"Squared error {results['mse_per_image']:.2f} an image, where the best trivial predictor has "
         f"{results[f'{rival}mse_per_image']:.2f}"
     )
     if "disparity_epe_noc" in results:
-        best = min(results[f"{prefix}disparity_epe_noc"] for prefix in RIVALS.values())
+        best = min(results[f"{prefix}disparity_epe_noc"] for prefix in TRIVIAL.values())
         text += (
             f"; where both cameras see, the disparity that it applies is off by {results['disparity_epe_noc']:.2f} px, "
             f"that of the best trivial predictor by {best:.2f} px"
@@ -166,4 +166,4 @@ def _picture(
     columns["right view, true"] = visualize.images_to_rgb(examples["right"][shown])
     panel = visualize.panel(list(zip(*columns.values(), strict=True)), column_titles=list(columns))
     caption = f"Disparity: black is 0 px, far away; the brightest is {largest} px, near; grey is unknown."
-    return Picture("examples", "What it sees, and what it predicts", visualize.to_png(panel), caption, wide=True)
+    return Picture("examples", "What it sees, and what it predicts", visualize.to_png(panel), caption)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dfn_jax import visualize
 from dfn_jax.data.image_files import find_images, read_image, shrunk, unit_range
-from dfn_jax.parallel import filled
+from dfn_jax.parallel import pad_batch
 from dfn_jax.tasks.task import TEST_BATCH, Inputs, Params, Prediction
 
 
@@ -41,7 +41,7 @@ def stereo_inputs(
     def predictions(params: Params) -> Iterator[Prediction]:
         for start in range(0, len(views), TEST_BATCH):
             left = unit_range(np.stack(views[start : start + TEST_BATCH]))
-            right, disparity = jax.device_get(predict(params, filled(left, TEST_BATCH)))
+            right, disparity = jax.device_get(predict(params, pad_batch(left, TEST_BATCH)))
             arrays = {"left": left, "right": np.clip(right, 0, 1)}
             arrays |= {} if disparity is None else {"disparity": disparity}
             for index in range(len(left)):

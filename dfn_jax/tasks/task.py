@@ -98,7 +98,7 @@ class Task(NamedTuple):
         evaluate: parameters -> Evaluation, on data that training never sees.
         loss_name: what the loss is, for the learning curve.
         check_test: opens the data of the evaluation, so that what is wrong with them is told before training.
-        fingerprint: what tells the data of training from others, wherever they lie; empty for data that the program
+        fingerprint: identifies the training data, wherever they lie; empty for data that the program
             itself makes.
         inputs: a file or folder of inputs -> what to predict from; None where nothing is predicted from images alone.
     """

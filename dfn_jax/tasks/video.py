@@ -34,7 +34,7 @@ def make_task(config: ConfigDict) -> Task:
     _check(config)
     network = make_network(config)
     measure, loss_name = configs.choose("config.loss", config.loss, LOSSES)
-    tested_name = config.eval.name or config.data.name
+    tested_name = configs.tested_name(config)
     data = video_data(config, config.data.name)
     tested = data if tested_name == config.data.name else video_data(config, tested_name)
     known, horizon = lengths(config)

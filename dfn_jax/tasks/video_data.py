@@ -181,7 +181,7 @@ def _video(config: ConfigDict) -> VideoData:
 
     def test_set() -> tuple[str, Iterable[Batch]]:
         length = sum(lengths(config, testing=True))
-        folder = config.eval.dir or config.data.dir
+        folder = configs.tested_folder(config)
         _, test = parts(folder, 1.0 if config.eval.dir else config.data.test_fraction)
         test = video.check_lengths(test, length=length, purpose="testing")
         sequences = video.segments(test, length=length, limit=config.eval.examples)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfn_jax import metrics, trivial
-from dfn_jax.parallel import filled
+from dfn_jax.parallel import pad_batch
 from dfn_jax.progress import progress
 from dfn_jax.tasks import video_report
 from dfn_jax.tasks.task import Batch, Evaluation
@@ -167,7 +167,7 @@ def _at_events(values: dict[str, np.ndarray], events: dict[str, np.ndarray]) -> 
 
 def _predict_full(predict: Predict, inputs: np.ndarray, *, size: int) -> Guess:
     """Fills up a batch to the size of the ones before, so that the last one needs no compilation of its own."""
-    guess = jax.device_get(predict(filled(inputs, size)))
+    guess = jax.device_get(predict(pad_batch(inputs, size)))
     return jax.tree.map(lambda values: values[: len(inputs)], guess)
 
 

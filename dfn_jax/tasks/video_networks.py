@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax import ops
 from dfn_jax.errors import InputError
-from dfn_jax.models.baselines import VideoTwin
 from dfn_jax.models.cdna import VideoCDNA, VideoDNA
 from dfn_jax.models.lstm import EncoderForecaster
+from dfn_jax.models.twins import VideoTwin
 from dfn_jax.models.video import Predicted, VideoDFN, rollout
 from dfn_jax.tasks.task import Params
 

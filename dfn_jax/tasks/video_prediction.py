@@ -44,7 +44,9 @@ def video_inputs(
     clips = video.load_clips(source, image_size=image_size, channels=channels, last=known)
     for name, frames in clips.items():
         if len(frames) < known:
-            raise InputError(f"{name} has {len(frames)} frames, the network reads {known}; remove it, or give a longer")
+            raise InputError(
+                f"{name} has {len(frames)} frames, the network reads {known}; remove it, or give a longer clip"
+            )
 
     def predictions(params: Params) -> Iterator[Prediction]:
         for frames in clips.values():

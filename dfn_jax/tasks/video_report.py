@@ -19,7 +19,7 @@ MEASURES = {
 }
 STILL = {"last frame": "baseline_last_frame_", "mean frame": "baseline_mean_frame_"}
 BLURRED = "baseline_blurred_frame_"
-RIVALS = {**STILL, "blurred last frame": BLURRED}
+TRIVIAL = {**STILL, "blurred last frame": BLURRED}
 ZERO_FLOW = {"no motion": "baseline_zero_flow_"}
 REGIONS = {
     "within_reach": "seen in the frame before, within the filter's window",
@@ -43,8 +43,8 @@ def headline(results: dict[str, float], data: str) -> str:
     """
     name = measure_that_counts(results)
     unit = "nats" if name == "bce_nats_per_frame" else "squared error"
-    rival = min(RIVALS, key=lambda title: results[RIVALS[title] + name])  # both measures: the lower the better
-    text = f"{results[name]:.2f} {unit} a frame, where the {rival} has {results[RIVALS[rival] + name]:.2f}"
+    rival = min(TRIVIAL, key=lambda title: results[TRIVIAL[title] + name])  # both measures: the lower the better
+    text = f"{results[name]:.2f} {unit} a frame, where the {rival} has {results[TRIVIAL[rival] + name]:.2f}"
     if "target_entropy_nats" in results:
         text += f" and no predictor less than {results['target_entropy_nats']:.2f}, the entropy of grey targets"
     if "flow_epe_noc" in results:
@@ -62,7 +62,7 @@ def tables(results: dict[str, float], data: str) -> list[Table]:
         f"On {data}. The last frame is blurred as is best for this very test set, for each measure and predicted frame "
         "by itself."
     )
-    found = [comparison_table(results, of_frames, RIVALS, title="How good it is", caption=caption)]
+    found = [comparison_table(results, of_frames, TRIVIAL, title="How good it is", caption=caption)]
     if "flow_epe" in results:
         of_flow = {name: measure for name, measure in MEASURES.items() if name.startswith("flow")}
         caption = "Flow from each predicted frame back to the one before it; the network never saw a flow."
@@ -99,7 +99,7 @@ def _events_table(results: dict[str, float]) -> Table:
 def curve(per_frame: dict[str, np.ndarray]) -> Picture:
     """The measure that counts by predicted frame: `per_frame` has each metric [F]."""
     name = measure_that_counts(per_frame)
-    rivals = {title: per_frame[prefix + name] for title, prefix in RIVALS.items()}
+    rivals = {title: per_frame[prefix + name] for title, prefix in TRIVIAL.items()}
     lines = {"this network": per_frame[name], **rivals}
     if "target_entropy_nats" in per_frame:
         lines["entropy of the targets"] = per_frame["target_entropy_nats"]
@@ -113,7 +113,6 @@ def curve(per_frame: dict[str, np.ndarray]) -> Picture:
         "How far ahead it sees",
         visualize.curve_png(records, list(lines), label=label, horizontal="predicted frame"),
         f"{label}, by predicted frame",
-        wide=True,
     )
 
 
@@ -158,7 +157,7 @@ def _movie(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
     caption = (
         f"Top: the true sequence. Bottom: the {known} given frames, then predictions, each made of the last frame."
     )
-    return Picture("movie", "It moves", visualize.to_gif(np.stack(images)), caption, wide=True)
+    return Picture("movie", "It moves", visualize.to_gif(np.stack(images)), caption)
 
 
 def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
@@ -169,7 +168,7 @@ def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
     titles = [f"{index - known + 1:+d}" if index >= known else str(index - known + 1) for index in range(real.shape[1])]
     panel = visualize.panel(rows, column_titles=titles, row_titles=["true", "predicted"] * len(real), scale=scale)
     caption = f"The network saw the frames up to 0 and predicted +1 to +{real.shape[1] - known}."
-    return Picture("strips", "What comes next", visualize.to_png(panel), caption, wide=True)
+    return Picture("strips", "What comes next", visualize.to_png(panel), caption)
 
 
 def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.ndarray | None, known: int) -> Picture:
@@ -200,4 +199,4 @@ def _flows(real: np.ndarray, guessed: np.ndarray, flow: np.ndarray, truth: np.nd
         "Where each pixel of the prediction was fetched from: the hue is the direction, white is no motion, full "
         f"colour {largest:g} px, as in the wheel; longer is darker."
     )
-    return Picture("flow", "What the filters do", visualize.to_png(panel), caption, wide=True)
+    return Picture("flow", "What the filters do", visualize.to_png(panel), caption)
