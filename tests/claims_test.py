@@ -10,8 +10,9 @@ import scipy.stats
 from dfn_jax.files import read_arrays
 from experiments import quick, reproduce
 from experiments.readme import README, with_tables
-from experiments.reproduce import COMPARED, TABLES
 from experiments.runs import ROOT
+from experiments.tables import TABLES
+from experiments.wording import COMPARED
 from tests.experiments_test import get_config
 
 RESULTS_PAGE = ROOT / "docs" / "results.md"

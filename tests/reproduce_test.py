@@ -13,7 +13,7 @@ import pytest
 from dfn_jax.errors import InputError
 from dfn_jax.files import read_arrays
 from dfn_jax.tasks import make_task
-from experiments import quick, reproduce, steerable
+from experiments import quick, reproduce, steerable, wording
 from experiments.comparison import key
 from experiments.readme import with_tables
 from experiments.reproduce import TABLES
@@ -166,7 +166,7 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
         {**common, "protocol": "full", "seed": 1, "mse_per_image": 10.02, "data": "more scenes", "note": "old"},
     ]
     records[2]["hardware"] = "gpu"
-    lines = reproduce.markdown(table, records, {}).splitlines()
+    lines = wording.markdown(table, records, {}).splitlines()
     assert lines[-5] == "| best shift per row | – | – | – | – | 7.00 |"
     assert lines[-6].startswith("| DFN | 464,494 | 0.52; 1.35 (authors' code) |")
     assert lines[-6].endswith("| 10.01 ± 0.01 (2 seeds) | not run | 3.00 (2.50 to 3.25) |")
@@ -191,7 +191,8 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     keep("twin", 2, hard)
     noise = 0.1 * np.random.default_rng(1).exponential(size=100)
     said = re.fullmatch(
-        r"DFN: (\d+) % less .*\((\d+) to (\d+) % in 95 of .*; one seed\)", keep("paper", 0, 0.7 * hard + noise)[0]
+        r"DFN: (\d+) % less .*interval over test examples: (\d+) to (\d+) %; one seed\)",
+        keep("paper", 0, 0.7 * hard + noise)[0],
     )
     mean, low, high = map(int, said.groups())
     assert low <= mean == round(100 * (1 - (0.7 * hard + noise).mean() / hard.mean())) <= high
