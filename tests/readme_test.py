@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dfn_jax import experiment
 from dfn_jax.tasks import video_networks
-from experiments import highway
 from tests.architecture_test import ROOT
 
 
 def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
-    names = {"left": jnp.full((2, 64, 64, 1), 0.5)}
+    assert len(blocks) == 5
+    names = {"left": jnp.full((2, 64, 64, 1), 0.5), "workdir": tmp_path}
     monkeypatch.setattr(video_networks, "NETWORKS", dict(video_networks.NETWORKS))
     exec("\n".join(blocks), names)
     assert names["same"].shape == names["moved"].shape == (16, 64, 64, 3)
@@ -27,9 +25,7 @@ def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     assert filtered.shape == (16, 64, 64, 3)
     assert names["right"].shape == (2, 64, 64, 1)
     assert names["disparity"].shape == (2, 64, 64)
-    config = highway.get_config("smoke")
-    config.model = {"name": "one_layer"}
-    _, evaluation = experiment.run(config, tmp_path)
+    evaluation = names["evaluation"]
     assert 0 < evaluation.metrics["mse_per_frame"] < 256
     assert "mse_per_frame_within_reach" in evaluation.metrics
     assert not any("flow" in name for name in evaluation.metrics)
