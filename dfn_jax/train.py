@@ -27,7 +27,7 @@ from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
 from dfn_jax.records import TEST_PREFIX, Records, mean_loss, read_metrics, read_records
-from dfn_jax.tasks.task import NOT_THE_NETWORKS, Batch, DrawnBatch, Params, Task
+from dfn_jax.tasks.task import NOT_THE_NETWORKS, WEIGHTS, Batch, DrawnBatch, Params, Task, stream
 
 
 class TrainState(NamedTuple):
@@ -51,7 +51,7 @@ def make_state(task: Task, config: ConfigDict) -> TrainState:
 
 
 def _first_state(task: Task, config: ConfigDict) -> TrainState:
-    params = task.init(jax.random.fold_in(jax.random.key(config.seed), 0))
+    params = task.init(stream(config.seed, WEIGHTS))
     return TrainState(jnp.zeros((), jnp.int32), params, make_optimiser(config.optim)[0].init(params))
 
 

@@ -15,7 +15,7 @@ from dfn_jax.data import images, steerable
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
-from dfn_jax.tasks.task import TEST_SEED, Batch, DrawnBatch, Evaluation, Params, Task
+from dfn_jax.tasks.task import TEST_SEED, TEXTURE, TRAINING, Batch, DrawnBatch, Evaluation, Params, Task, stream
 
 DATA = ("texture", "images")
 KERNEL_SIZE = 2 * steerable.REACH + 1
@@ -40,7 +40,7 @@ def make_task(config: ConfigDict) -> Task:
         raise InputError(f"config.seed is {TEST_SEED}, by which the test images are drawn; choose another")
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
     train_images = _images(config, config.data.name, config.data.dir, config.train.batch_size, config.seed)
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = stream(config.seed, TRAINING)
 
     @jax.jit
     def complete(step: jax.Array, pixels: jax.Array, rows: jax.Array | None) -> Batch:
@@ -76,7 +76,7 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
     """Batches of images by step and rows: procedural texture, or crops of the images in a folder."""
     image_size = tuple(config.data.image_size)
     if name == "texture":
-        key = jax.random.fold_in(jax.random.key(seed), 2)
+        key = stream(seed, TEXTURE)
 
         @jax.jit
         def draw(step: jax.Array, rows: jax.Array | None = None) -> jax.Array:

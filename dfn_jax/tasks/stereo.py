@@ -19,7 +19,18 @@ from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.models.twins import StereoTwin
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
 from dfn_jax.tasks.stereo_prediction import stereo_inputs
-from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, Params, Task, TrainBatch
+from dfn_jax.tasks.task import (
+    STEREO_TEST,
+    TEST_BATCH,
+    TEST_SEED,
+    TRAINING,
+    Batch,
+    DrawnBatch,
+    Params,
+    Task,
+    TrainBatch,
+    stream,
+)
 
 # Flax modules whose fields are the entries of `config.model`, and dtype: of the left view [N, H, W, C] they make the
 # right one, or what `_prediction` and `_disparity` below take apart.
@@ -119,7 +130,7 @@ def _train_batch(config: ConfigDict) -> TrainBatch:
     """What to train on."""
     batch_size = config.train.batch_size
     if config.data.name == "highway":
-        key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        key = stream(config.seed, TRAINING)
         size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
         return DrawnBatch(lambda _, step, rows: highway.stereo_batch(jax.random.fold_in(key, step), rows=rows, **size))
     from dfn_jax.data import epochs, pairs  # TFDS and Grain, which only real pairs need
@@ -140,7 +151,7 @@ def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
     """The test set: what it is, and its arrays, all examples along the first axis."""
     count = config.eval.examples
     if configs.tested_name(config) == "highway":
-        key = jax.random.fold_in(jax.random.key(TEST_SEED), 2)
+        key = stream(TEST_SEED, STEREO_TEST)
         size = {"batch_size": TEST_BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
         batches = [
             jax.device_get(highway.stereo_batch(jax.random.fold_in(key, index), **size))

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -15,7 +16,14 @@ Batch = Mapping[str, Any]  # arrays whose first axis is the example
 
 TEST_BATCH = 16  # examples that are measured at a time
 TEST_SEED = 2016  # of the examples that every run is tested on, whatever its own seed
+# What `stream` draws: the numbers of one task differ, so that nothing draws what another has drawn.
+WEIGHTS, TRAINING, TEXTURE, STEREO_TEST, DIGITS_TEST, HIGHWAY_TEST = 0, 1, 2, 2, 3, 4
 NOT_THE_NETWORKS = ("baseline_", "target_", "share_")  # prefixes of metrics of trivial predictors and of the data
+
+
+def stream(seed: int, use: int) -> Array:
+    """The key of one use of a seed, such as TRAINING."""
+    return jax.random.fold_in(jax.random.key(seed), use)
 
 
 class TrainBatch(Protocol):

@@ -15,7 +15,17 @@ from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import TEST_BATCH, TEST_SEED, Batch, DrawnBatch, TrainBatch
+from dfn_jax.tasks.task import (
+    DIGITS_TEST,
+    HIGHWAY_TEST,
+    TEST_BATCH,
+    TEST_SEED,
+    TRAINING,
+    Batch,
+    DrawnBatch,
+    TrainBatch,
+    stream,
+)
 
 HIGHWAY_DATA = ("highway", "video")
 FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
@@ -59,9 +69,7 @@ def lengths(config: ConfigDict, *, testing: bool = False) -> tuple[int, int]:
     return config.data.input_frames, horizon or config.data.target_frames
 
 
-def _moving_mnist(config: ConfigDict) -> VideoData:
-    from dfn_jax.data import digits
-
+def _check_digits(config: ConfigDict) -> None:
     data = config.data
     if data.channels != 1:
         raise InputError(f"config.data.channels is {data.channels} on moving_mnist; its digits have 1")
@@ -75,11 +83,18 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             f"config.data.digit_count is {data.digit_count}, config.eval.digit_count {config.eval.digit_count}; "
             "wanted 1 to 99, and for evaluation 0 for as many as in training"
         )
+
+
+def _moving_mnist(config: ConfigDict) -> VideoData:
+    from dfn_jax.data import digits
+
+    _check_digits(config)
+    data = config.data
     source, folder = digits.choose_source(data.digits, data.dir)
     if source == "drawn" != data.digits and jax.process_index() == 0:
         print("no MNIST in config.data.dir or DFN_DATA: the digits are drawn by dfn_jax", file=sys.stderr, flush=True)
     data.digits = source  # The run's folder records it: going on without DFN_DATA is then an error, not other digits.
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = stream(config.seed, TRAINING)
 
     @functools.cache
     def pictures(split: str) -> np.ndarray:
@@ -97,9 +112,9 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
 
     def test_set() -> tuple[str, Iterable[Batch]]:
         count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
-        published = Path(folder, moving_mnist.TEST_FILE) if source == "mnist" else None
+        published = Path(folder, moving_mnist.TEST_FILE)
         as_published = (*data.image_size, data.digit_size, count) == (64, 64, 28, 2) and frames <= 20
-        if published and published.exists() and as_published:
+        if source == "mnist" and as_published and published.exists():
             sequences = open_test_file(published)[: config.eval.examples, :frames]
             words = f"{len(sequences)} sequences of the published test set, {published.name}"
             return words, _in_batches(sequences[..., None])
@@ -107,7 +122,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             f"{config.eval.examples} sequences of {count} moving digit{'s' * (count > 1)}, generated with a fixed seed "
             f"from {_DIGITS[source]}"
         )
-        test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 3)
+        test_key = stream(TEST_SEED, DIGITS_TEST)
         options = {"batch_size": TEST_BATCH, "count": count, "frames": frames}
         test_digits = jax.device_put(pictures("test"))
 
@@ -137,7 +152,7 @@ _DIGITS = {
 def _highway(config: ConfigDict) -> VideoData:
     if config.data.channels != 1:
         raise InputError(f"config.data.channels is {config.data.channels} on highway; the renderer has 1")
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = stream(config.seed, TRAINING)
     size = {"image_size": tuple(config.data.image_size), "interval": FRAME_INTERVAL}
 
     def train_batch(_, step: jax.Array, rows: jax.Array | None) -> Batch:
@@ -145,7 +160,7 @@ def _highway(config: ConfigDict) -> VideoData:
         return highway.video_batch(jax.random.fold_in(key, step), rows=rows, **size, **options)
 
     def test_set() -> tuple[str, Iterable[Batch]]:
-        test_key = jax.random.fold_in(jax.random.key(TEST_SEED), 4)
+        test_key = stream(TEST_SEED, HIGHWAY_TEST)
         known, predicted = lengths(config, testing=True)
         options = {"batch_size": TEST_BATCH, "frames": known + predicted, "flows": predicted}
         words = f"{config.eval.examples} scenes of the highway renderer that training never sees"
