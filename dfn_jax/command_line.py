@@ -31,7 +31,9 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
         config = flags.FLAGS.config
-    except (NameError, SyntaxError, ImportError) as error:
+    except (NameError, SyntaxError) as error:
+        if file.endswith(".py"):
+            raise  # of a recipe: where in it, the traceback says
         example = "experiments/stereo.py:quick"
         raise InputError(f"{given['--config']} is no config ({error}); wanted one such as {example}") from error
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:

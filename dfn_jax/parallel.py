@@ -1,6 +1,7 @@
 """Devices: one mesh with the axes `data` and `height`; who holds which part of the batch and of the state."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,8 +37,8 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
     """Lays out the devices of all processes.
 
     Args:
-        shape: `config.mesh`: `data`, groups of devices that share the batch, -1 for as many as there are and, in one
-            process, divide it; `height`, devices of a group, which share the rows of its images.
+        shape: `config.mesh`: `data`, groups of devices that share the batch, -1 for all or, in one process, the largest
+            number that divides both all and the batch; `height`, devices of a group, which share its images' rows.
         batch_size: examples in a batch, over all devices.
         image_size: (H, W) in pixels.
 
@@ -52,7 +53,7 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
         raise InputError(f"config.mesh.height is {height}, but there are {there} devices; 1 leaves images whole")
     groups = there // height if shape.data == -1 else shape.data
     if shape.data == -1 and jax.process_count() == 1:
-        groups = max(count for count in range(1, groups + 1) if batch_size % count == 0)
+        groups = math.gcd(groups, batch_size)
     if not 1 <= groups * height <= there:
         raise InputError(
             f"config.mesh.data is {shape.data} and config.mesh.height {height}, but there are {there} devices; "

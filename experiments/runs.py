@@ -116,7 +116,7 @@ def _launch(arguments: Sequence[str], workdir: Path) -> None:
         raise PreemptedError(f"the run in {workdir} was asked to end, and is saved; the same command goes on")
     if code < 0:
         raise InputError(
-            f"launch.py was killed by signal {-code} (9: the system had no memory left); the same "
+            f"launch.py was killed by signal {-code} (9 is often that memory ran out); the same "
             "command goes on from what is saved"
         )
     if code:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfn_jax.ops import conv as conv_module
-from dfn_jax.ops.conv import conv, upsampled_conv
+from dfn_jax.ops.conv import _gathered, _spread, conv, upsampled_conv
 
 CASES = [
     # images, kernel, strides, padding
@@ -67,7 +67,22 @@ def test_upsampled_convolution_is_that_of_the_repeated_pixels(shape):
     wanted = np.zeros((shape[0], 2 * shape[1], 2 * shape[2], 4))
     for n, y, x, _ in np.ndindex(wanted.shape):
         wanted[n, y, x] = np.einsum("ijc,ijcf->f", repeated[n, y : y + 3, x : x + 3], kernel)
-    np.testing.assert_allclose(upsampled_conv(images, kernel), wanted, atol=1e-5)
+    found, pull = jax.vjp(upsampled_conv, images, kernel)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+    def plain(images, kernel):
+        repeated = jnp.repeat(jnp.repeat(images, 2, axis=1), 2, axis=2)
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(repeated, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+    gradient = random.standard_normal(wanted.shape).astype(np.float32)
+    for ours, theirs in zip(pull(gradient), jax.vjp(plain, images, kernel)[1](gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_results_of_an_upsampled_convolution_are_put_together_alike_on_every_device():
+    places = jnp.asarray(np.random.default_rng(0).standard_normal((2, 4, 3, 8)), jnp.float32)
+    np.testing.assert_array_equal(_gathered(places), _spread(places))
 
 
 def test_half_precision_accumulates_in_float32():

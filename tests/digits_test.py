@@ -17,7 +17,7 @@ from dfn_jax.data.drawn_digits import _draw_block, drawn_digits
 from dfn_jax.errors import InputError
 from tests.reference import of_few_bits
 
-DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
+DATA = Path(os.environ.get("DFN_DATA", "no such folder")).expanduser()
 needs_mnist = pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason="DFN_DATA names no folder with mnist")
 
 

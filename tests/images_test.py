@@ -12,7 +12,7 @@ from dfn_jax.data.images import crops, texture_batch
 from dfn_jax.errors import InputError
 from tests.reference import of_few_bits
 
-DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
+DATA = Path(os.environ.get("DFN_DATA", "no such folder")).expanduser()
 needs_train400 = pytest.mark.skipif(
     not (DATA / "train400_gray").is_dir(), reason="DFN_DATA names no folder with train400_gray"
 )

@@ -23,7 +23,7 @@ from tests.stereo_folders import (
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
+DATA = Path(os.environ.get("DFN_DATA", "no such folder")).expanduser()
 needs_odometry = pytest.mark.skipif(
     not (DATA / "kitti_odometry").is_dir(), reason="DFN_DATA names no folder with kitti_odometry"
 )

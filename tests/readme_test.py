@@ -1,4 +1,4 @@
-"""The Python of the README, and of the page on adding to it, is run as it stands; links lead somewhere."""
+"""The Python of the README, and of docs/extending.md, is run as it stands; links lead somewhere."""
 
 import re
 

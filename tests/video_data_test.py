@@ -10,7 +10,7 @@ from PIL import Image
 from dfn_jax.data.video import check_lengths, load_clips, segment_batch, segments, split_by_time
 from dfn_jax.errors import InputError
 
-DATA = Path(os.environ.get("DFN_DATA", "no such folder"))
+DATA = Path(os.environ.get("DFN_DATA", "no such folder")).expanduser()
 needs_highway_video = pytest.mark.skipif(
     not (DATA / "highway_video").is_dir(), reason="DFN_DATA names no folder with highway_video"
 )

@@ -67,16 +67,53 @@ def upsampled_conv(images: Array, kernel: Array) -> Array:
     # Row 2q reads pixel q - 1 by tap 0 and q by taps 1, 2; row 2q + 1 reads q by taps 0, 1 and q + 1 by tap 2.
     sums = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)
     kernels = jnp.einsum("ati,buj,ijcf->tucabf", sums, sums, kernel, precision=lax.Precision.HIGHEST)
-    places = conv(images, kernels.reshape(2, 2, kernel.shape[2], -1), padding=((1, 1), (1, 1)))
-    (height, width), features = images.shape[1:3], kernel.shape[3]
+    return _interleaved(conv(images, kernels.reshape(2, 2, kernel.shape[2], -1), padding=((1, 1), (1, 1))))
 
-    def spread(a: int, b: int) -> Array:
-        """The outputs [2q + a, 2r + b], which are those of place (a, b) at [q + a, r + b]; zeros elsewhere."""
+
+@jax.custom_vjp
+def _interleaved(places: Array) -> Array:
+    """Puts the four places side by side: output [2q + a, 2r + b] is that of place (a, b) at [q + a, r + b].
+
+    Args:
+        places: [N, H + 1, W + 1, 4 F], place by place.
+
+    Returns:
+        [N, 2H, 2W, F].
+    """
+    return lax.platform_dependent(places, cpu=_gathered, default=_spread)
+
+
+def _gathered(places: Array) -> Array:
+    """By a gather: on CPU one pass, but devices that share the rows of an image would exchange all of it."""
+    samples, height, width, _ = places.shape
+    row, column = jnp.ogrid[: 2 * height - 2, : 2 * width - 2]
+    at = (slice(None), (row + 1) // 2, (column + 1) // 2, row % 2, column % 2)
+    return places.reshape(samples, height, width, 2, 2, -1).at[at].get(mode="promise_in_bounds")
+
+
+def _spread(places: Array) -> Array:
+    """By the sum of all four, each with zeros where the others are."""
+    features = places.shape[3] // 4
+
+    def one(a: int, b: int) -> Array:
         first = (2 * a + b) * features
-        outputs = places[:, a : a + height, b : b + width, first : first + features]
+        outputs = places[:, a : a - 1 or None, b : b - 1 or None, first : first + features]
         return lax.pad(outputs, jnp.zeros((), outputs.dtype), ((0, 0, 0), (a, 1 - a, 1), (b, 1 - b, 1), (0, 0, 0)))
 
-    return spread(0, 0) + spread(0, 1) + spread(1, 0) + spread(1, 1)  # on CPU faster than stacking the four
+    return one(0, 0) + one(0, 1) + one(1, 0) + one(1, 1)
+
+
+def _interleaved_forward(places: Array) -> tuple[Array, None]:
+    return _interleaved(places), None
+
+
+def _interleaved_backward(_: None, gradient: Array) -> tuple[Array]:
+    samples, height, width, features = gradient.shape
+    places = jax.ShapeDtypeStruct((samples, height // 2 + 1, width // 2 + 1, 4 * features), gradient.dtype)
+    return tuple(jax.linear_transpose(_spread, places)(gradient))
+
+
+_interleaved.defvjp(_interleaved_forward, _interleaved_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
