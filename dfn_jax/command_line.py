@@ -26,16 +26,14 @@ def parse(arguments: list[str]) -> list[str]:
         from dfn_jax.pretrained import recipe
 
         arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
-    elif "--config" in given and not Path(file := given["--config"].partition(":")[0]).is_file():
-        raise InputError(f"there is no file {file}; wanted a config, such as experiments/stereo.py:quick")
+    elif "--config" in given:
+        file = Path(given["--config"].partition(":")[0])
+        if not file.is_file() or file.suffix != ".py":
+            what = f"{file} is no Python file" if file.is_file() else f"there is no file {file}"
+            raise InputError(f"{what}; wanted a config, such as experiments/stereo.py:quick")
     try:
         rest = flags.FLAGS(arguments)
         config = flags.FLAGS.config
-    except (NameError, SyntaxError) as error:
-        if file.endswith(".py"):
-            raise  # of a recipe: where in it, the traceback says
-        example = "experiments/stereo.py:quick"
-        raise InputError(f"{given['--config']} is no config ({error}); wanted one such as {example}") from error
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         if isinstance(error, KeyError | AttributeError):  # of an entry that the config does not have
             which = in_one_line(error.args[0])
