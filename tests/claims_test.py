@@ -220,6 +220,17 @@ def test_the_readme_tells_of_training_steps_what_the_record_does():
         assert f"| {name} | {' | '.join(cells)} |" in README.read_text()
 
 
+def test_the_readme_says_how_much_faster_the_layer_is_as_the_record_does():
+    rows = reproduce.read(reproduce.RESULTS / "benchmarks" / "ops_cpu.json")
+    times = {
+        row["implementation"]: row["milliseconds"]
+        for row in rows
+        if (row["case"], row["dtype"], row["pass"]) == ("16 x 64x64 x 1, 9x9", "float32", "forward+gradient")
+    }
+    assert int(times["PyTorch unfold"] / times["dfn_jax shift"]) == 6
+    assert "six times as fast as PyTorch's `unfold`, gradient included" in in_one_line(README.read_text())
+
+
 def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
     """Error with its interval, disparity, and the training loss, summed over an image, by twentieths of the steps."""
     _, section = RESULTS_PAGE.read_text().split("## Stereo by the full recipe\n")
