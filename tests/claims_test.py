@@ -93,7 +93,7 @@ def test_the_readme_says_what_the_filter_saves_as_the_records_do():
 def test_the_caption_of_the_first_picture_says_what_the_record_does():
     (dfn,) = (r for r in reproduce.records("stereo") if (r["row"], r["protocol"]) == ("paper", "full"))
     off, shifted = dfn["disparity_epe_noc"], dfn["baseline_row_shift_disparity_epe_noc"]
-    told = f"is off by {off:.2f} px on average, and the best shift for each row by {shifted:.2f} px.*"
+    told = f"is off by {off:.2f} px on average, and the best shift for each row by {shifted:.2f} px (each"
     assert told in in_one_line(README.read_text())
 
 
