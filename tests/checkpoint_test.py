@@ -129,7 +129,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path):
     assert int(restore(task, settings, tmp_path).step) == 12
     # Of a checkpoint that a kill kept from being written.
     (tmp_path / "best_checkpoint.json").write_text('{"step": 5, "loss": 0.0}')
-    with pytest.raises(InputError, match=r"which checkpoint .* is the best is not known"):
+    with pytest.raises(InputError, match=r"it is not known which checkpoint .* is the best"):
         restore(task, settings, tmp_path)
 
 
