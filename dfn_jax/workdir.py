@@ -122,9 +122,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
             f"{workdir} is in use by process {lock.read().strip() or 'unknown'}; wait for it to end, or choose another "
             "--workdir"
         ) from error
-    _check_claimable(
-        workdir, config, may_differ
-    )  # Another process may have begun there, and ended, since it was looked at.
+    # Another process may have begun there, and ended, since it was looked at.
+    _check_claimable(workdir, config, may_differ)
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
     recorded = json.loads(config.to_json_best_effort())

@@ -211,6 +211,17 @@ def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records
     shares = [100 * (1 - ours / theirs) for ours, theirs in zip(*curves, strict=True)]
     by_seed = " | ".join(f"{share[0]:.0f}, {share[2]:.0f} %" for share in shares)
     assert f"| … at the first and the third predicted frame | {by_seed} | |" in page
+    parts = [f"mse_per_frame_{part}" for part in ("within_reach", "beyond_reach", "hidden")]
+    shares = [
+        f"{100 * (1 - ours[part] / theirs[part]):.0f}"
+        for ours, theirs in zip(*runs.values(), strict=True)
+        for part in parts
+    ]
+    told = (
+        "{} % within the window's reach, {} % beyond it and {} % where there is nothing to fetch ({}, {} and {} % with "
+        "seed 1; {}, {} and {} % with seed 2)"
+    )
+    assert told.format(*shares) in in_one_line(page)
 
 
 def test_the_readme_tells_of_training_steps_what_the_record_does():
@@ -259,11 +270,18 @@ def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
         assert f"| {name} | {by_seed} | {values.mean():.2f} ± {values.std(ddof=1):.2f} |" in page
     worth = 100 * (1 - dfn / twin)
     assert f"| … the filter's worth | {' | '.join(f'{one:.0f} %' for one in worth)} | {worth.mean():.0f} % |" in page
-    last_frame = found[0]["baseline_last_frame_mse_per_frame"]
+    first_frames = [
+        " and ".join(
+            ", ".join(f"{one['mse_per_frame_curve'][0]:.2f}" for one in found if one["row"] == row).rsplit(", ", 1)
+        )
+        for row in COMPARED
+    ]
+    assert "At +1 the DFNs have {}, the twins {}, and".format(*first_frames) in in_one_line(page)
+    last_frame, blurred = (found[0][f"baseline_{name}_frame_mse_per_frame"] for name in ("last", "blurred"))
     told = f"{worth.mean():.0f} % less squared error than without it ({dfn.mean():.2f} against {twin.mean():.2f}"
     readme = in_one_line(README.read_text())
     assert told in readme
-    assert f"the last frame, repeated, has {last_frame:.2f}" in readme
+    assert f"the last frame, repeated, has {last_frame:.2f}, and blurred {blurred:.2f})" in readme
 
 
 def test_the_readme_says_how_bad_the_network_trained_on_kitti_is():

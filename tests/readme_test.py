@@ -1,12 +1,14 @@
 """The Python of the README, and of docs/extending.md, is run as it stands; links lead somewhere."""
 
+import json
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from dfn_jax.tasks import video_networks
+from dfn_jax.tasks import make_task_without_data, video_networks
+from dfn_jax.train import restore
 from tests.architecture_test import ROOT
 
 
@@ -29,6 +31,10 @@ def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     assert 0 < evaluation.metrics["mse_per_frame"] < 256
     assert "mse_per_frame_within_reach" in evaluation.metrics
     assert not any("flow" in name for name in evaluation.metrics)
+    # As the README reads the parameters of a run.
+    params = restore(make_task_without_data(names["config"]), names["config"], tmp_path).params
+    recorded = json.loads((tmp_path / "results.json").read_text())["parameters"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == recorded
 
 
 def anchors(text):

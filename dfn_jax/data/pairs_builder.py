@@ -125,9 +125,6 @@ class PreparedPairs:
     def __init__(self, records: Sequence[dict[str, np.ndarray]], folder: Path):
         self._records, self._folder = records, folder
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         try:
             return self._records[index]
@@ -182,7 +179,7 @@ def prepared_source(
             ) from error
     try:
         source = PreparedPairs(_open(config, cache), folder)
-    except Exception as error:  # as above
+    except Exception as error:  # as when a record is read
         raise _cannot_be_read(folder, error) from error
     source[0]
     return source
