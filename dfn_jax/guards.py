@@ -116,6 +116,11 @@ class Watchdog:
         self._ended.set()
         self._thread.join()
 
+    def forget(self) -> None:
+        """Says that the steps to come take another time, the first one also that of its compilation."""
+        with self._lock:
+            self._times.clear()
+
     def begin(self, step: int) -> None:
         """Says that a step begins."""
         with self._lock:

@@ -156,21 +156,26 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         # The first process may not have dropped yet what was recorded after the start.
         window = range(start - checkpoint_every + 1, start + 1)
         recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] in window]
-        began, ending = time.monotonic(), False
+        began, ending, compiled = time.monotonic(), False, None
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
-        bar.set_description("compiling")
         for step in bar:
             if evaluate_every and step and step % evaluate_every == 0:
                 _write_test_metrics(task, state, step, records)
                 began = time.monotonic()
             watchdog.begin(step + 1)
-            state, values = step_function(state, batch(step))
+            examples = task.curriculum.shown(batch(step), step)
+            shapes = jax.tree.map(jnp.shape, examples)
+            compiles, compiled = shapes != compiled, shapes
+            if compiles:
+                bar.set_description("compiling")
+                watchdog.forget()
+            state, values = step_function(state, examples)
             pending.append(values)
             jax.block_until_ready(pending[-2:][0])  # At most two steps in flight: enough to keep the device busy.
             watchdog.end()
             done = step + 1
-            if done == start + 1:
+            if compiles:
                 bar.set_description("training")
             ending = asked_to_end(done)
             # Nothing is to be lost where an evaluation, which may take long, is cut short.
@@ -189,8 +194,10 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             if saving:
                 check_norm(done, float(_norm(state.params)))
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]
-                # Neither an interruption nor an evaluation is to change which checkpoint is the best.
-                checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if regular else None)
+                # Neither an interruption nor an evaluation is to change which checkpoint is the best, and losses of
+                # parts of batches do not compare with those of whole ones.
+                compares = regular and done - checkpoint_every >= task.curriculum.ends
+                checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if compares else None)
             if ending:
                 break
     # Only now the last checkpoint is whole.

@@ -1,5 +1,6 @@
 """The training loop: the optimiser, steps that are not finite, jumps and hangs, a batch split over devices."""
 
+import json
 import math
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from dfn_jax.errors import DivergedError, InputError
 from dfn_jax.records import read_records
-from dfn_jax.tasks.task import Evaluation
+from dfn_jax.tasks.task import Curriculum, Evaluation
 from dfn_jax.train import make_optimiser, make_state, restore, train
 from tests.regression import config, regression
 
@@ -42,6 +43,23 @@ def test_the_optimiser_is_adam_with_a_halved_rate(tmp_path):
         state.params["w"], adam_by_hand(task, start, 30, learning_rate=0.05, halve_every=7), rtol=1e-4
     )
     assert float(make_optimiser(settings.optim)[1](14)) == pytest.approx(0.0125)
+
+
+def test_a_curriculum_trains_on_parts_and_they_do_not_decide_which_checkpoint_is_best(tmp_path):
+    def shown(batch, step):
+        return batch if step >= 3 else {name: one[:2] for name, one in batch.items()}
+
+    settings, task = config(), regression()  # checkpoints at steps 2, 4 and 6
+    in_parts = task._replace(train_batch=lambda step, rows=None: shown(task.train_batch(step), step))
+    start = make_state(task, settings).params["w"]
+    settings.train.steps = 2
+    train(task._replace(curriculum=Curriculum(shown, 3)), settings, tmp_path)
+    assert not (tmp_path / "best_checkpoint.json").exists()
+    settings.train.steps = 6
+    state = train(task._replace(curriculum=Curriculum(shown, 3)), settings, tmp_path)
+    rates = {"learning_rate": settings.optim.learning_rate, "halve_every": settings.optim.halve_every}
+    np.testing.assert_allclose(state.params["w"], adam_by_hand(in_parts, start, 6, **rates), rtol=1e-4)
+    assert json.loads((tmp_path / "best_checkpoint.json").read_text())["step"] == 6
 
 
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):

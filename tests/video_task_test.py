@@ -11,6 +11,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task, video_networks
 from dfn_jax.tasks.video_data import video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
+from dfn_jax.tasks.video_networks import make_network
 from experiments import highway, moving_mnist
 
 KNOWN, AHEAD, SIZE = 2, 3, (12, 13)
@@ -214,6 +215,23 @@ def test_training_sequences_follow_from_seed_and_step():
         assert not np.array_equal(frames, data.train_batch(4)["frames"])
         config.seed = 1
         assert not np.array_equal(frames, video_data(config, name).train_batch(3)["frames"])
+
+
+def test_the_horizon_doubles_as_often_as_asked_for():
+    """And the loss is that of the frames which are shown: here the cross-entropy of the first one, by NumPy."""
+    config = mnist_config(**{"data.input_frames": 3, "data.target_frames": 5, "train.double_horizon_every": 4})
+    task = make_task(config)
+    batch = task.train_batch(0)
+    shown = [task.curriculum.shown(batch, step)["frames"] for step in (0, 3, 4, 8, 11, 12, 10**6)]
+    assert [frames.shape[1] - 3 for frames in shown] == [1, 1, 2, 4, 4, 5, 5]
+    assert task.curriculum.ends == 12
+    params = task.init(jax.random.key(0))
+    predicted = np.asarray(make_network(config).rollout(params, batch["frames"][:, :3], 1).frame, np.float64)
+    predicted, true = predicted.clip(1e-6, 1 - 1e-6), np.asarray(batch["frames"][:, 3:4], np.float64)
+    wanted = -(true * np.log(predicted) + (1 - true) * np.log(1 - predicted)).mean()
+    assert float(task.loss(params, {"frames": shown[0]})) == pytest.approx(wanted, rel=1e-4)
+    config.train.double_horizon_every = 0
+    assert make_task(config).curriculum.shown(batch, 0)["frames"].shape[1] == 8
 
 
 def test_a_part_of_a_batch_is_that_part_of_the_whole():

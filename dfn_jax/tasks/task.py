@@ -96,6 +96,18 @@ class Inputs(NamedTuple):
     predict: Callable[[Params], Iterator[Prediction]]
 
 
+class Curriculum(NamedTuple):
+    """What of the batches is trained on, at first little of them.
+
+    Attributes:
+        shown: (batch, step) -> what that step trains on; for every shape of it the step is compiled anew.
+        ends: the first step that trains on whole batches.
+    """
+
+    shown: Callable[[Batch, int], Batch] = lambda batch, step: batch
+    ends: int = 0
+
+
 class Task(NamedTuple):
     """An experiment, bound to its data, network, loss, metrics and pictures.
 
@@ -109,6 +121,7 @@ class Task(NamedTuple):
         fingerprint: identifies the training data, wherever they lie; empty for data that the program
             itself makes.
         inputs: a file or folder of inputs -> what to predict from; None where nothing is predicted from images alone.
+        curriculum: what of `train_batch` a step trains on; by default all.
     """
 
     init: Callable[[Array], Params]
@@ -119,6 +132,7 @@ class Task(NamedTuple):
     check_test: Callable[[], object] = lambda: None
     fingerprint: Callable[[], str] = lambda: ""
     inputs: Callable[[Path], Inputs] | None = None
+    curriculum: Curriculum = Curriculum()
 
 
 def open_train_data(task: Task) -> None:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import Batch, Params, Task
+from dfn_jax.tasks.task import Batch, Curriculum, Params, Task
 from dfn_jax.tasks.video_data import HIGHWAY_DATA, lengths, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
@@ -40,8 +40,8 @@ def make_task(config: ConfigDict) -> Task:
     known, horizon = lengths(config)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
-        frames = batch["frames"]
-        return measure(network.rollout(params, frames[:, :known], horizon).frame, frames[:, known:])
+        given, following = batch["frames"][:, :known], batch["frames"][:, known:]
+        return measure(network.rollout(params, given, following.shape[1]).frame, following)
 
     _, tested_horizon = lengths(config, testing=True)
 
@@ -72,7 +72,24 @@ def make_task(config: ConfigDict) -> Task:
         inputs=lambda source: video_inputs(
             source, predict, image_size=tuple(config.data.image_size), channels=config.data.channels, known=known
         ),
+        curriculum=_curriculum(config.train.double_horizon_every, known, horizon),
     )
+
+
+def _curriculum(every: int, known: int, horizon: int) -> Curriculum:
+    """One frame is predicted at first, and twice as many after every so many steps, up to the horizon; 0: all at once.
+
+    What is far ahead is learned from what is near, in steps that take a fraction of the time.
+    """
+    if not every:
+        return Curriculum()
+    doublings = (horizon - 1).bit_length()
+
+    def shown(batch: Batch, step: int) -> Batch:
+        predicted = min(2 ** min(step // every, doublings), horizon)
+        return {**batch, "frames": batch["frames"][:, : known + predicted]}
+
+    return Curriculum(shown, doublings * every)
 
 
 def _check(config: ConfigDict) -> None:
@@ -86,3 +103,4 @@ def _check(config: ConfigDict) -> None:
     # Few enough that their sum, too, is a whole number to JAX.
     frames = {"data.input_frames": 1, "data.target_frames": 1, "eval.target_frames": 0}
     configs.check_whole_numbers(config, frames, bits=30)
+    configs.check_whole_numbers(config, {"train.double_horizon_every": 0})
