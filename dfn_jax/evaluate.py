@@ -122,7 +122,8 @@ def _training_curve(task: Task, records: list[dict]) -> list[report.Picture]:
     if sum("loss" in record for record in records) <= 1:
         return []
     curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
-    return [report.Picture("curve", "How it learned", curve, f"{task.loss_name}, by training step")]
+    caption = ", ".join(filter(None, [task.loss_name, "by training step", task.curriculum.words]))
+    return [report.Picture("curve", "How it learned", curve, caption)]
 
 
 def _test_curve(

@@ -31,7 +31,7 @@ from experiments.highway import get_config
 
 # Batches that are drawn: each group its own examples, with nothing exchanged, and together those of one device.
 exchanges = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)"
-for module, options in ((moving_mnist, {"data.digits": "drawn"}), (stereo, {})):
+for module, options in ((moving_mnist, {"data.digits": "drawn", "train.double_horizon_every": 4}), (stereo, {})):
     config = module.get_config("smoke")
     config.update_from_flattened_dict({**options, "train.batch_size": 8, "mesh.data": 4, "mesh.height": 2})
     task = make_task(config)
@@ -39,7 +39,8 @@ for module, options in ((moving_mnist, {"data.digits": "drawn"}), (stereo, {})):
     batches = parallel.drawn(mesh, task.train_batch.draw, task.train_batch.tables(), 8)
     compiled = jax.jit(batches).lower(3).compile()
     assert not re.findall(exchanges, compiled.as_text())
-    found, whole = compiled(3), jax.device_get(task.train_batch(3))
+    whole = task.curriculum.shown(jax.device_get(task.train_batch(3)), 3)
+    found = task.curriculum.shown(compiled(3), 3)
     for name, field in found.items():
         split = field.sharding.shard_shape(field.shape)
         assert (split[0], split[-3]) == (2, 8)

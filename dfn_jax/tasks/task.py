@@ -102,10 +102,12 @@ class Curriculum(NamedTuple):
     Attributes:
         shown: (batch, step) -> what that step trains on; for every shape of it the step is compiled anew.
         ends: the first step that trains on whole batches.
+        words: what the loss is therefore of, for the learning curve.
     """
 
     shown: Callable[[Batch, int], Batch] = lambda batch, step: batch
     ends: int = 0
+    words: str = ""
 
 
 class Task(NamedTuple):

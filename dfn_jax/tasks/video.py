@@ -89,7 +89,8 @@ def _curriculum(every: int, known: int, horizon: int) -> Curriculum:
         predicted = min(2 ** min(step // every, doublings), horizon)
         return {**batch, "frames": batch["frames"][:, : known + predicted]}
 
-    return Curriculum(shown, doublings * every)
+    words = f"of one predicted frame at first, and of twice as many after every {every:,} steps, up to {horizon}"
+    return Curriculum(shown, doublings * every, words)
 
 
 def _check(config: ConfigDict) -> None:
