@@ -21,7 +21,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun t
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "; ".join(f"{name}: {said}" for name, said in MODES.items()))
 PRETRAINED = flags.DEFINE_string("pretrained", None, "to evaluate or apply a network of dfn_jax/pretrained/")
 INPUT = flags.DEFINE_string("input", None, "with --mode=predict: an image or clip, or a folder of them")
-CACHE = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run")
+CACHE = flags.DEFINE_bool(
+    "compilation_cache", True, "keep compiled programs in ~/.cache/dfn_jax for the next run, in one process"
+)
 flags.DEFINE_bool("distributed", False, "join the other processes that the cluster started with this one")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, if the cluster does not provide it")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes, with --coordinator")
@@ -40,7 +42,9 @@ def main(_: list[str]) -> None:
     from dfn_jax.files import cache_folder, check_text, expanded
     from dfn_jax.provenance import hardware
 
-    if CACHE.value:
+    # Of many processes with a cache each, only the first one's is written: the others would compile for GPUs alone, and
+    # there wait for what it has measured.
+    if CACHE.value and not many_processes(flags.FLAGS):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if many_processes(flags.FLAGS):

@@ -159,6 +159,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         began, ending, compiled = time.monotonic(), False, None
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
+        bar.set_description("compiling")
         for step in bar:
             if evaluate_every and step and step % evaluate_every == 0:
                 _write_test_metrics(task, state, step, records)
@@ -196,8 +197,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]
                 # Neither an interruption nor an evaluation is to change which checkpoint is the best, and losses of
                 # parts of batches do not compare with those of whole ones.
-                compares = regular and done - checkpoint_every >= task.curriculum.ends
-                checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if compares else None)
+                comparable = regular and max(done - checkpoint_every, 0) >= task.curriculum.ends
+                checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if comparable else None)
             if ending:
                 break
     # Only now the last checkpoint is whole.

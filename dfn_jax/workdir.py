@@ -46,7 +46,9 @@ def check_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
     differ = [
         f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name) and not name.startswith(may_differ)
+        if theirs.get(name) != ours.get(name)
+        and not name.startswith(may_differ)
+        and (name in theirs or ours[name])  # What there was no entry for then, it did without.
     ]
     if differ:
         raise InputError(

@@ -9,8 +9,8 @@ has of them. results/TABLE_examples.npz has the table's metric for each test exa
 independent.
 
 On one CPU core, `--short` takes 5 minutes for highway, 10 for stereo and up to two hours for moving_mnist; one row by
-`--medium` takes 20 minutes to an hour for stereo, one to two hours for highway and, on a slow day, four for the DFN and
-its twin of moving_mnist.
+`--medium` takes 20 minutes to an hour for stereo, one to two and a half hours for highway and, on a slow day, four for
+the DFN and its twin of moving_mnist.
 """
 
 import json

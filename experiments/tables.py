@@ -136,7 +136,8 @@ TABLES = {
             "short": _short(
                 moving_mnist.PRESETS["quick"],
                 "the preset `quick`: one digit of 14 pixels on 32x32, 4 + 4 frames, 800 steps of 4 sequences, Muon; "
-                "but the FC-LSTM, for whose kernels Muon takes hours, has 400 steps of Adam, 1e-3 halved every 100",
+                "but the FC-LSTM, for whose kernels Muon would take a day, has 400 steps of Adam, 1e-3 halved "
+                "every 100",
             ),
         },
         (

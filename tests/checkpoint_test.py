@@ -271,3 +271,20 @@ def test_a_run_in_single_precision_goes_on_in_half(tmp_path):
     for before, after in zip(jax.tree.leaves(begun.params), jax.tree.leaves(half.params), strict=True):
         assert after.dtype == np.float32
         assert 0 < np.abs(after - before).max() < 0.01
+
+
+def test_a_run_from_before_there_was_an_entry_did_without_it(tmp_path):
+    settings = config()
+    claim_workdir(tmp_path, settings).close()
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    with settings.unlocked():
+        settings.train.later = 0
+    check_workdir(tmp_path, settings)
+    settings.train.later = 5
+    with pytest.raises(InputError, match=r"train\.later \(None there, 5 here\)"):
+        check_workdir(tmp_path, settings)
+    recorded["train"]["later"] = 4
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    settings.train.later = 0
+    with pytest.raises(InputError, match=r"train\.later \(4 there, 0 here\)"):
+        check_workdir(tmp_path, settings)

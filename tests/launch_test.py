@@ -41,7 +41,8 @@ def test_stereo_from_one_command(stereo):
 @pytest.mark.parametrize("experiment", ["moving_mnist", "highway"])
 def test_video_from_one_command(experiment, tmp_path):
     workdir = tmp_path / "run"
-    options = ["--config.data.digits=drawn"] if experiment == "moving_mnist" else []
+    options = ["--config.data.digits=drawn", "--config.train.double_horizon_every=2"]
+    options = options if experiment == "moving_mnist" else []
     done = succeed(f"--config=experiments/{experiment}.py:smoke", f"--workdir={workdir}", *options)
     assert "report:" in done.stdout
     results = json.loads((workdir / "results.json").read_text())
@@ -56,6 +57,7 @@ def test_video_from_one_command(experiment, tmp_path):
         assert (metric in results) == (owner == experiment)
     page = (workdir / "report" / "index.html").read_text()
     assert page.count("data:image/gif;base64") == 1
+    assert ("of twice as many after every 2 steps, up to 2" in page) == (experiment == "moving_mnist")
     assert (workdir / "report" / "movie.gif").exists()
 
 

@@ -41,6 +41,8 @@ for module, options in ((moving_mnist, {"data.digits": "drawn", "train.double_ho
     assert not re.findall(exchanges, compiled.as_text())
     whole = task.curriculum.shown(jax.device_get(task.train_batch(3)), 3)
     found = task.curriculum.shown(compiled(3), 3)
+    shown = jax.jit(lambda batch: task.curriculum.shown(batch, 3)).lower(compiled(3)).compile()
+    assert not re.findall(exchanges, shown.as_text())
     for name, field in found.items():
         split = field.sharding.shard_shape(field.shape)
         assert (split[0], split[-3]) == (2, 8)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dfn_jax.errors import DivergedError, InputError
+from dfn_jax.guards import Watchdog
 from dfn_jax.records import read_records
 from dfn_jax.tasks.task import Curriculum, Evaluation
 from dfn_jax.train import make_optimiser, make_state, restore, train
@@ -52,7 +53,7 @@ def test_a_curriculum_trains_on_parts_and_they_do_not_decide_which_checkpoint_is
     settings, task = config(), regression()  # checkpoints at steps 2, 4 and 6
     in_parts = task._replace(train_batch=lambda step, rows=None: shown(task.train_batch(step), step))
     start = make_state(task, settings).params["w"]
-    settings.train.steps = 2
+    settings.train.steps = 4  # Of the last two, one was on a part.
     train(task._replace(curriculum=Curriculum(shown, 3)), settings, tmp_path)
     assert not (tmp_path / "best_checkpoint.json").exists()
     settings.train.steps = 6
@@ -60,6 +61,11 @@ def test_a_curriculum_trains_on_parts_and_they_do_not_decide_which_checkpoint_is
     rates = {"learning_rate": settings.optim.learning_rate, "halve_every": settings.optim.halve_every}
     np.testing.assert_allclose(state.params["w"], adam_by_hand(in_parts, start, 6, **rates), rtol=1e-4)
     assert json.loads((tmp_path / "best_checkpoint.json").read_text())["step"] == 6
+
+
+def test_a_run_shorter_than_from_checkpoint_to_checkpoint_has_a_best_one(tmp_path):
+    train(regression(), config(**{"train.steps": 1}), tmp_path)
+    assert json.loads((tmp_path / "best_checkpoint.json").read_text())["step"] == 1
 
 
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -195,3 +201,18 @@ def test_a_step_that_hangs_is_told_while_it_hangs(tmp_path, capsys):
 
     train(task._replace(train_batch=batch), config(**{"train.steps": 17, "train.checkpoint_every": 17}), tmp_path)
     assert [event["step"] for event in read_records(tmp_path / "events.jsonl")] == [16]
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_step_that_is_compiled_anew_does_not_hang(forgotten):
+    told = []
+    with Watchdog(lambda step, message: told.append(step)) as watchdog:
+        for step in range(15):
+            watchdog.begin(step)
+            watchdog.end()
+        watchdog.begin(15)
+        if forgotten:
+            watchdog.forget()
+        time.sleep(1.5)
+        watchdog.end()
+    assert told == ([] if forgotten else [15])

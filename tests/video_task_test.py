@@ -254,6 +254,7 @@ def test_every_seed_is_tested_on_the_same_sequences():
     [
         ({"data.input_frames": 0}, "config.data.input_frames is 0"),
         ({"data.target_frames": 0}, "config.data.target_frames is 0"),
+        ({"train.double_horizon_every": -1}, "config.train.double_horizon_every is -1"),
         ({"data.target_frames": 2**40}, "config.data.target_frames is 1099511627776"),
         ({"data.input_frames": 2**31 - 1}, r"below 2\*\*30"),
         ({"model.kernel_size": 4}, "must be odd"),

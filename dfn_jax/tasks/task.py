@@ -97,10 +97,11 @@ class Inputs(NamedTuple):
 
 
 class Curriculum(NamedTuple):
-    """What of the batches is trained on, at first little of them.
+    """Which part of each batch is trained on, where that is not all of it from the first step on.
 
     Attributes:
-        shown: (batch, step) -> what that step trains on; for every shape of it the step is compiled anew.
+        shown: (batch, step from 0 on) -> what that step trains on: a pure function of arrays that lie on the devices
+            already, which keeps all examples. For every shape of it the step is compiled anew.
         ends: the first step that trains on whole batches.
         words: what the loss is therefore of, for the learning curve.
     """

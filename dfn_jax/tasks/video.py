@@ -72,7 +72,7 @@ def make_task(config: ConfigDict) -> Task:
         inputs=lambda source: video_inputs(
             source, predict, image_size=tuple(config.data.image_size), channels=config.data.channels, known=known
         ),
-        curriculum=_curriculum(config.train.double_horizon_every, known, horizon),
+        curriculum=_curriculum(config.train.get("double_horizon_every", 0), known, horizon),
     )
 
 
@@ -81,7 +81,7 @@ def _curriculum(every: int, known: int, horizon: int) -> Curriculum:
 
     What is far ahead is learned from what is near, in steps that take a fraction of the time.
     """
-    if not every:
+    if not every or horizon == 1:
         return Curriculum()
     doublings = (horizon - 1).bit_length()
 
@@ -104,4 +104,5 @@ def _check(config: ConfigDict) -> None:
     # Few enough that their sum, too, is a whole number to JAX.
     frames = {"data.input_frames": 1, "data.target_frames": 1, "eval.target_frames": 0}
     configs.check_whole_numbers(config, frames, bits=30)
-    configs.check_whole_numbers(config, {"train.double_horizon_every": 0})
+    if "double_horizon_every" in config.train:  # Older configs, such as those of pretrained networks, have none.
+        configs.check_whole_numbers(config, {"train.double_horizon_every": 0})
