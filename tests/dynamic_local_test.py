@@ -58,6 +58,11 @@ def skip_without_banks(layout, implementation):
         pytest.skip("the kernels take no full banks")
 
 
+def as_on_a_tpu(*arrays, default, cpu=None, tpu=None):
+    """In the place of `jax.lax.platform_dependent`."""
+    return (tpu or default)(*arrays)
+
+
 def skip_padded_before(padding, implementation):
     """Images are padded before any implementation sees them; interpreting the kernels takes seconds."""
     if implementation == "pallas" and padding != "edge":
@@ -176,8 +181,14 @@ def test_softmax_of_large_logits_is_finite(implementation):
     ],
     ids=str,
 )
-def test_gradients(layout, channels, options, normalize, implementation):
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_gradients(layout, channels, options, normalize, implementation, platform, monkeypatch):
+    """And those that a TPU would compute, by other programs: here on the CPU, to which JAX is told to give them."""
     skip_without_banks(layout, implementation)
+    if platform == "tpu":
+        if implementation != "shift":
+            pytest.skip("it is the same on every platform")
+        monkeypatch.setattr(jax.lax, "platform_dependent", as_on_a_tpu)
     if implementation == "pallas" and not normalize and channels != 5:
         pytest.skip("the kernels differ in one exponential; interpreting them takes seconds")
     kernel_size = (2, 2) if layout == "banks" else (2, 3)

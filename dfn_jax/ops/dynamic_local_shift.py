@@ -193,7 +193,18 @@ _filter.defvjp(_forward, _backward)
 
 
 def _windows(images: Array, size: Pair, taps: _Taps) -> Array:
-    """What every tap reads: [N, H', W', (G,) K] of images [N, Hp, Wp, (G)]; to be fused with what follows.
+    """What every tap reads: [N, H', W', (G,) K] of images [N, Hp, Wp, (G)]; to be fused with what follows."""
+    # A TPU would gather one window after the other.
+    gathered, stacked = (functools.partial(f, size=size, taps=taps) for f in (_gathered_windows, _stacked_windows))
+    return lax.platform_dependent(images, tpu=stacked, default=gathered)
+
+
+def _stacked_windows(images: Array, size: Pair, taps: _Taps) -> Array:
+    return jnp.stack(list(itertools.chain.from_iterable(_shifted_rows(images, size, taps))), axis=-1)
+
+
+def _gathered_windows(images: Array, size: Pair, taps: _Taps) -> Array:
+    """By one gather.
 
     With a dilation of d, pixel d q + r is the q-th of every d-th pixels, counted from r: neighbours, as windows need.
     """
