@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
 
 from dfn_jax import provenance
@@ -15,6 +17,13 @@ def test_hardware_tells_the_cores_that_a_process_may_use():
         [sys.executable, "-c", command], env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, check=True
     )
     assert found.stdout.decode().strip().endswith(", 1 core)")
+
+
+def test_hardware_other_than_cpus_tells_how_precisely_it_multiplies():
+    device = types.SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
+    assert provenance.hardware([device] * 2) == "2 x NVIDIA H200 (default matmul precision)"
+    with jax.default_matmul_precision("highest"):
+        assert provenance.hardware([device]) == "1 x NVIDIA H200 (highest matmul precision)"
 
 
 def test_code_that_no_commit_has_is_told(tmp_path, monkeypatch):
