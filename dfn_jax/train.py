@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
-from dfn_jax.errors import PreemptedError
+from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
@@ -140,6 +140,11 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     steps, log_every, checkpoint_every, evaluate_every = (
         config.train[name] for name in ("steps", "log_every", "checkpoint_every", "evaluate_every")
     )
+    if config.eval.best and not _comparable(steps, config, task):
+        raise InputError(
+            f"config.eval.best needs a checkpoint after {checkpoint_every} steps on whole examples, but the curriculum "
+            f"shows those from step {task.curriculum.ends} on, of {steps}; leave it out, or train longer"
+        )
     first = processes.is_first()
     with (
         _termination() as asked_to_end,
@@ -195,9 +200,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             if saving:
                 check_norm(done, float(_norm(state.params)))
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]
-                # Neither an interruption nor an evaluation is to change which checkpoint is the best, and losses of
-                # parts of batches do not compare with those of whole ones.
-                comparable = regular and max(done - checkpoint_every, 0) >= task.curriculum.ends
+                # Neither an interruption nor an evaluation is to change which checkpoint is the best.
+                comparable = regular and _comparable(done, config, task)
                 checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if comparable else None)
             if ending:
                 break
@@ -206,6 +210,11 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         again = f"the same command, with --workdir={workdir}, goes on from there"
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; {again}")
     return parallel.to_host(state)
+
+
+def _comparable(step: int, config: ConfigDict, task: Task) -> bool:
+    """Whether the mean loss before a checkpoint is of whole batches: that of parts does not compare with it."""
+    return max(step - config.train.checkpoint_every, 0) >= task.curriculum.ends
 
 
 def make_batches(task: Task, mesh: Mesh, batch_size: int) -> Callable[[int], Batch]:

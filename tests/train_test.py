@@ -53,7 +53,10 @@ def test_a_curriculum_trains_on_parts_and_they_do_not_decide_which_checkpoint_is
     settings, task = config(), regression()  # checkpoints at steps 2, 4 and 6
     in_parts = task._replace(train_batch=lambda step, rows=None: shown(task.train_batch(step), step))
     start = make_state(task, settings).params["w"]
-    settings.train.steps = 4  # Of the last two, one was on a part.
+    settings.train.steps, settings.eval.best = 4, True  # Of the last two, one is on a part.
+    with pytest.raises(InputError, match="shows those from step 3 on, of 4; leave it out"):
+        train(task._replace(curriculum=Curriculum(shown, 3)), settings, tmp_path)
+    settings.eval.best = False
     train(task._replace(curriculum=Curriculum(shown, 3)), settings, tmp_path)
     assert not (tmp_path / "best_checkpoint.json").exists()
     settings.train.steps = 6
