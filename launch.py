@@ -42,13 +42,13 @@ def main(_: list[str]) -> None:
     from dfn_jax.files import cache_folder, check_text, expanded
     from dfn_jax.provenance import hardware
 
-    # Of many processes with a cache each, only the first one's is written: the others would compile for GPUs alone, and
-    # there wait for what it has measured.
-    if CACHE.value and not many_processes(flags.FLAGS):
+    if many_processes(flags.FLAGS):
+        # Without the cache, which JAX writes for the first process alone: where that one found its programs and others
+        # compiled, they would wait, on GPUs, for measurements that it does not make.
+        processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    elif CACHE.value:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if many_processes(flags.FLAGS):
-        processes.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     config, name = CONFIG.value, PRETRAINED.value
     title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
     workdir = expanded(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))

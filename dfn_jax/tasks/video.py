@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
@@ -87,7 +88,7 @@ def _curriculum(every: int, known: int, horizon: int) -> Curriculum:
 
     def shown(batch: Batch, step: int) -> Batch:
         predicted = min(2 ** min(step // every, doublings), horizon)
-        return {**batch, "frames": batch["frames"][:, : known + predicted]}
+        return {**batch, "frames": lax.slice_in_dim(batch["frames"], 0, known + predicted, axis=1)}
 
     words = f"of one predicted frame at first, and of twice as many after every {every:,} steps, up to {horizon}"
     return Curriculum(shown, doublings * every, words)
