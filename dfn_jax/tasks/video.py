@@ -84,14 +84,15 @@ def _curriculum(every: int, known: int, horizon: int) -> Curriculum:
     """
     if not every or horizon == 1:
         return Curriculum()
-    doublings = (horizon - 1).bit_length()
+    ends = every * (horizon - 1).bit_length()
 
     def shown(batch: Batch, step: int) -> Batch:
-        predicted = min(2 ** min(step // every, doublings), horizon)
-        return {**batch, "frames": lax.slice_in_dim(batch["frames"], 0, known + predicted, axis=1)}
+        if step >= ends:
+            return batch
+        return {**batch, "frames": lax.slice_in_dim(batch["frames"], 0, known + 2 ** (step // every), axis=1)}
 
     words = f"of one predicted frame at first, and of twice as many after every {every:,} steps, up to {horizon}"
-    return Curriculum(shown, doublings * every, words)
+    return Curriculum(shown, ends, words)
 
 
 def _check(config: ConfigDict) -> None:
