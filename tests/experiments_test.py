@@ -4,6 +4,7 @@ import importlib
 import math
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from dfn_jax.config import check
@@ -38,6 +39,21 @@ def test_recipes_have_the_published_parameters(experiment, preset, published, mo
     monkeypatch.delenv("DFN_DATA", raising=False)
     shapes = jax.eval_shape(make_task(get_config(experiment, preset)).init, jax.random.key(0))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == published
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset"), [*((experiment, "smoke") for experiment in EXPERIMENTS), ("moving_mnist", "conv_lstm")]
+)
+def test_networks_compute_in_the_precision_asked_for(experiment, preset, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    config = get_config(experiment, preset)
+    for precision, halves in (("float32", False), ("bfloat16", True)):
+        config.precision = precision
+        task = make_task(config)
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+        batch = jax.eval_shape(task.train_batch.draw, task.train_batch.tables(), 0, jnp.arange(1))
+        assert (":bf16[" in str(jax.make_jaxpr(task.loss)(params, batch))) == halves
 
 
 def test_a_recipe_that_lacks_an_entry_is_told_which():

@@ -8,17 +8,32 @@ import pytest
 from dfn_jax.models.cdna import VideoCDNA, VideoDNA, rectified_kernels
 from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.spatial_transformer import SpatialTransformer
+from dfn_jax.models.stereo import StereoDFN
 from dfn_jax.models.twins import StereoTwin, VideoTwin
 from tests import reference
 from tests.models_test import KEY, random_parameters
-from tests.video_model_test import SMALL
+from tests.video_model_test import SMALL, conv, decode, encode, leaky
 
 LEFT = jax.random.uniform(KEY, (2, 6, 9, 2))
 
 
+def dense(x, layer):
+    return x @ np.asarray(layer["kernel"], np.float64) + layer["bias"]
+
+
+def rectified(x):
+    return np.maximum(x, 0) / np.maximum(x, 0).sum(-1, keepdims=True)
+
+
+def generated(params, left):
+    """What the filter-generating network of stereo says of one image [H, W, C]."""
+    parts = params["StereoGenerator_0"]
+    return decode(encode(left, parts["Encoder_0"]), parts["Decoder_0"], left.shape[:2])
+
+
 @pytest.mark.parametrize("network", [VideoDNA(**SMALL, channels=2), VideoCDNA(**SMALL, channels=2, masks=4)])
 def test_the_prediction_is_the_newest_frame_under_its_filters(network):
-    frames = jax.random.uniform(KEY, (2, 1, 5, 6, 2))
+    frames = jax.random.uniform(KEY, (2, 1, 8, 8, 2))
     params = jax.tree.map(lambda leaf: 10 * leaf, random_parameters(network, frames))
     predicted = jax.jit(network.apply)(params, frames)
     filters = np.asarray(predicted.filters, np.float64)
@@ -27,6 +42,18 @@ def test_the_prediction_is_the_newest_frame_under_its_filters(network):
     np.testing.assert_allclose(filters.sum(-1), 1, rtol=1e-5)
     wanted = reference.dynamic_local_filter(np.asarray(frames[:, -1], np.float64), filters, kernel_size=(3, 3))
     np.testing.assert_allclose(predicted.frame, wanted, atol=1e-5)
+    params, generator = params["params"], params["params"]["generator"]
+    for frame, found in zip(np.asarray(frames[:, 0], np.float64), filters, strict=True):
+        first = np.zeros((4, 4, 2))  # the hidden state, 4x4 as CDNA pools it
+        hidden = encode(frame, generator["encoding"])
+        hidden += leaky(conv(leaky(conv(first, generator["transition_0"])), generator["transition_1"]))
+        values = decode(hidden, generator["decoding"], (8, 8))
+        if isinstance(network, VideoCDNA):
+            kernels = rectified(dense(hidden.reshape(-1), params["kernels"]).reshape(4, 9))
+            wanted = reference.softmax_filters(values) @ np.stack([np.eye(9)[4], *kernels])
+        else:
+            wanted = rectified(values)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_cdna_has_one_set_of_kernels_for_all_pixels():
@@ -52,25 +79,39 @@ def test_a_spatial_transformer_begins_at_the_identity():
 
 
 def test_a_spatial_transformer_moves_turns_and_scales_as_its_parameters_say():
+    left = jax.random.uniform(KEY, (2, 8, 8, 2))  # whose code is 4x4, as it is pooled
     network = SpatialTransformer()
-    params = random_parameters(network, LEFT)["params"]
-    last = params["Dense_1"]
-    params["Dense_1"] = {"kernel": jnp.zeros_like(last["kernel"]), "bias": jnp.array([-0.5, 0.25, 0.1, 0.0, -0.3, 0.2])}
-    output = jax.jit(network.apply)({"params": params}, LEFT)
-    images = np.asarray(LEFT, np.float64)
-    for y, x in np.ndindex(6, 9):
-        across, down = x / 4 - 1, y / 2.5 - 1  # from -1 to 1
-        source_x = (0.5 * across + 0.25 * down + 0.1 + 1) * 4
-        source_y = (0.7 * down + 0.2 + 1) * 2.5
-        np.testing.assert_allclose(output.displacement[:, y, x], [[source_x - x, source_y - y]] * 2, atol=1e-5)
-        source_x, source_y = min(max(source_x, 0), 8), min(max(source_y, 0), 5)
-        left, top = min(int(source_x), 7), min(int(source_y), 4)
-        part_x, part_y = source_x - left, source_y - top
-        wanted = (
-            (1 - part_y) * ((1 - part_x) * images[:, top, left] + part_x * images[:, top, left + 1])
-            + part_y * ((1 - part_x) * images[:, top + 1, left] + part_x * images[:, top + 1, left + 1])
-        )  # fmt: skip
-        np.testing.assert_allclose(output.prediction[:, y, x], wanted, atol=1e-5)
+    params = random_parameters(network, left)["params"]
+    params["Dense_1"]["bias"] = jnp.array([-0.5, 0.25, 0.1, 0.0, -0.3, 0.2])
+    output = jax.jit(network.apply)({"params": params}, left)
+    changes = []
+    for n, image in enumerate(np.asarray(left, np.float64)):
+        code = encode(image, params["Encoder_0"]).reshape(-1)
+        changes.append(dense(leaky(dense(code, params["Dense_0"])), params["Dense_1"]).reshape(2, 3))
+        for y, x in np.ndindex(8, 8):
+            place = np.array([x / 3.5 - 1, y / 3.5 - 1, 1])  # from -1 to 1
+            source_x, source_y = (place[:2] + changes[n] @ place + 1) * 3.5
+            np.testing.assert_allclose(output.displacement[n, y, x], [source_x - x, source_y - y], atol=1e-4)
+            source_x, source_y = np.clip([source_x, source_y], 0, 7)
+            first_x, first_y = min(int(source_x), 6), min(int(source_y), 6)
+            part_x, part_y = source_x - first_x, source_y - first_y
+            (a, b), (c, d) = image[first_y : first_y + 2, first_x : first_x + 2]
+            wanted = (1 - part_y) * ((1 - part_x) * a + part_x * b) + part_y * ((1 - part_x) * c + part_x * d)
+            np.testing.assert_allclose(output.prediction[n, y, x], wanted, atol=1e-4)
+    assert np.abs(changes[0] - changes[1]).max() > 1e-3
+
+
+def test_the_stereo_networks_with_and_without_a_filter_share_the_generator():
+    for network in (StereoDFN(taps=5), StereoTwin(taps=5)):
+        params = random_parameters(network, LEFT)
+        output = jax.jit(network.apply)(params, LEFT)
+        for n, left in enumerate(np.asarray(LEFT, np.float64)):
+            theta = generated(params["params"], left)
+            if isinstance(network, StereoDFN):
+                np.testing.assert_allclose(output.filters[n], reference.softmax_filters(theta[..., :5]), atol=1e-5)
+                np.testing.assert_allclose(output.bias[n], theta[..., 5:], atol=1e-5)
+            else:
+                np.testing.assert_allclose(output[n], conv(theta, params["params"]["Conv_0"]), atol=1e-5)
 
 
 def test_deep_stereo_without_its_colour_tower_is_a_dynamic_local_filter():
@@ -82,6 +123,17 @@ def test_deep_stereo_without_its_colour_tower_is_a_dynamic_local_filter():
     wanted = reference.dynamic_local_filter(np.asarray(LEFT, np.float64), selection, kernel_size=(1, 5))
     np.testing.assert_allclose(output.prediction - output.colour, wanted, atol=1e-5)
     assert jnp.abs(output.colour).max() > 0.01
+    params = params["params"]
+    layer = [params[f"Conv_{index}"] for index in range(6)]
+    for n, left in enumerate(np.asarray(LEFT, np.float64)):
+        padded = np.pad(left, ((0, 0), (2, 2), (0, 0)))
+        planes = [padded[:, tap : tap + 9] for tap in range(5)]
+        seen = [leaky(conv(leaky(conv(plane, layer[0])), layer[1])) for plane in planes]
+        selected = leaky(conv(np.concatenate([leaky(generated(params, left)), *seen], axis=-1), layer[2]))
+        wanted = reference.softmax_filters(conv(selected, layer[3]))
+        np.testing.assert_allclose(selection[n], wanted, atol=1e-4)
+        painted = np.stack([conv(leaky(conv(plane, layer[4])), layer[5]) for plane in planes], axis=2)
+        np.testing.assert_allclose(output.colour[n], np.einsum("hwp,hwpc->hwc", wanted, painted), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -89,24 +89,37 @@ def test_a_last_step_that_leaves_parameters_beyond_float32_is_not_saved(tmp_path
 def test_eight_devices_train_as_one(tmp_path):
     """In a process of its own, because the number of devices is fixed when JAX starts."""
     code = f"""
-import jax, numpy as np, pytest
+import jax, jax.numpy as jnp, numpy as np, pytest
 from pathlib import Path
 from tests.regression import config, regression
+from dfn_jax import parallel
 from dfn_jax.train import train
-from dfn_jax.parallel import make_mesh
 from dfn_jax.errors import InputError
 assert jax.device_count() == 8
+of_weights = regression()
+def init(key):
+    return of_weights.init(key) | {{"offsets": jnp.zeros(8)}}
+def loss(params, batch):
+    return of_weights.loss(params, batch | {{"targets": batch["targets"] + params["offsets"].sum()}})
+held = []
+def to_host(state, to_host=parallel.to_host):
+    held.append({{leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(state)}})
+    return to_host(state)
+parallel.to_host = to_host
 def run(name, **changes):
-    return train(regression(), config(**changes), Path({str(tmp_path)!r}) / name).params["w"]
+    task = of_weights._replace(init=init, loss=loss)
+    return jnp.concatenate(jax.tree.leaves(train(task, config(**changes), Path({str(tmp_path)!r}) / name).params))
 alone = run("one", **{{"mesh.data": 1}})
 np.testing.assert_allclose(run("eight", **{{"mesh.data": 8}}), alone, rtol=1e-5)
-# Begun on eight, in parts, and gone on with on two.
+# Begun on eight, in parts, and gone on with on two. Of three weights, which do not divide, each device has all.
 run("both", **{{"mesh.data": 8, "mesh.split_state": True, "train.steps": 4}})
 np.testing.assert_allclose(run("both", **{{"mesh.data": 2}}), alone, rtol=1e-5)
+whole = {{(), (3,), (8,)}}
+assert held == [whole, whole, {{(), (3,), (1,)}}, whole]
 with pytest.raises(InputError, match="a batch of 9 does not divide among 8 devices"):
-    make_mesh(config(**{{"mesh.data": 8}}).mesh, batch_size=9, image_size=(8, 8))
+    parallel.make_mesh(config(**{{"mesh.data": 8}}).mesh, batch_size=9, image_size=(8, 8))
 for batch_size, height, wanted in ((12, 1, (4, 1)), (12, 2, (4, 2)), (9, 1, (1, 1)), (16, 1, (8, 1))):
-    mesh = make_mesh(config(**{{"mesh.height": height}}).mesh, batch_size=batch_size, image_size=(8, 8))
+    mesh = parallel.make_mesh(config(**{{"mesh.height": height}}).mesh, batch_size=batch_size, image_size=(8, 8))
     assert mesh.devices.shape == wanted
 """
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}

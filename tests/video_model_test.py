@@ -50,23 +50,40 @@ def conv(x, layer, stride=1):
     return output + np.asarray(layer.get("position_bias", layer["Conv_0"].get("bias")), np.float64)
 
 
+def layers(part):
+    return [part[name] for name in sorted(part)]
+
+
+def encode(x, part):
+    """One image [H, W, C] through an encoder, whose second layer has stride 2."""
+    for index, layer in enumerate(layers(part)):
+        x = leaky(conv(x, layer, stride=2 if index == 1 else 1))
+    return x
+
+
+def decode(x, part, size):
+    """A code [h, w, C] through a decoder of as many layers before the upsampling as after it, and two for pixels."""
+    *convolutions, first, last = layers(part)
+    half = len(convolutions) // 2
+    for layer in convolutions[:half]:
+        x = leaky(conv(x, layer))
+    x = x.repeat(2, axis=0).repeat(2, axis=1)
+    for layer in convolutions[half:]:
+        x = leaky(conv(x, layer))[: size[0], : size[1]]
+    return conv(leaky(conv(x, first)), last)
+
+
 def rollout_by_loops(network, params, frames, horizon):
     """The paper's recurrence for one sequence [T, H, W, C]: every frame is read, and every read frame filtered."""
     params = params["params"]
     generator = params["generator"]
-    layers = {part: [generator[part][name] for name in sorted(generator[part])] for part in ("encoding", "decoding")}
     frames = list(np.asarray(frames, np.float64))
     known, hidden = len(frames), np.zeros(1)
     for time in range(network.window - 1, known + horizon - 1):
-        x = np.concatenate(frames[time - network.window + 1 : time + 1], axis=-1)
-        for index, layer in enumerate(layers["encoding"]):
-            x = leaky(conv(x, layer, stride=2 if index == 1 else 1))
-        hidden = np.broadcast_to(hidden, x.shape)
-        hidden = x + leaky(conv(leaky(conv(hidden, generator["transition_0"])), generator["transition_1"]))
-        coarse, fine, first, last = layers["decoding"]
-        x = leaky(conv(hidden, coarse)).repeat(2, axis=0).repeat(2, axis=1)
-        x = leaky(conv(x, fine))[: SIZE[0], : SIZE[1]]
-        theta = conv(leaky(conv(x, first)), last)
+        code = encode(np.concatenate(frames[time - network.window + 1 : time + 1], axis=-1), generator["encoding"])
+        hidden = np.broadcast_to(hidden, code.shape)
+        hidden = code + leaky(conv(leaky(conv(hidden, generator["transition_0"])), generator["transition_1"]))
+        theta = decode(hidden, generator["decoding"], SIZE)
         if isinstance(network, VideoTwin):
             frame = conv(theta, params["image"])
         else:
