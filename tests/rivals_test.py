@@ -116,7 +116,12 @@ def test_the_stereo_networks_with_and_without_a_filter_share_the_generator():
 
 def test_deep_stereo_without_its_colour_tower_is_a_dynamic_local_filter():
     network = DeepStereo(taps=5)
-    params = jax.tree.map(lambda leaf: 4 * leaf, random_parameters(network, LEFT))
+    params = random_parameters(network, LEFT)
+    # What the planes are made of is to be seen beside what the generator says.
+    towers = {
+        name: jax.tree.map(lambda leaf: 4 * leaf, layer) for name, layer in params["params"].items() if "Conv" in name
+    }
+    params = {"params": params["params"] | towers}
     output = jax.jit(network.apply)(params, LEFT)
     selection = np.asarray(output.filters, np.float64)
     assert selection.std() > 0.01
