@@ -86,11 +86,15 @@ def test_results_of_an_upsampled_convolution_are_put_together_alike_on_every_dev
 
 
 def test_half_precision_accumulates_in_float32():
-    images = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
-    kernel = jnp.zeros((1, 1, 1, 1), jnp.bfloat16)
-    of_kernel = jax.grad(lambda w: conv(images, w).astype(jnp.float32).sum())(kernel)
-    assert of_kernel.dtype == jnp.bfloat16
-    assert float(of_kernel[0, 0, 0, 0]) == 4096.0
+    """256 + 1 + 1 + 1 - 256 is 0 or 4 in bfloat16, which has no numbers between 256 and 258."""
+    images = jnp.ones((5, 1, 1, 1), jnp.bfloat16)
+    weights = jnp.array([256, 1, 1, 1, -256], jnp.bfloat16)[:, None, None, None]
+    for side, padding in ((1, 0), (3, 1)):
+        kernel = jnp.zeros((side, side, 1, 1), jnp.bfloat16)
+        _, pull = jax.vjp(lambda w, padding=padding: conv(images, w, padding=((padding, padding),) * 2), kernel)
+        (of_kernel,) = pull(weights)
+        assert of_kernel.dtype == jnp.bfloat16
+        assert float(of_kernel[side // 2, side // 2, 0, 0]) == 3
 
 
 def test_double_precision_stays():

@@ -178,7 +178,9 @@ def test_a_finished_run_keeps_its_results_whatever_else_it_is_measured_on(folder
         path = folders / str(best) / "results.json"
         # The best checkpoint may be another than the last; otherwise, the run was measured before it went on.
         path.write_text(measured := json.dumps({**json.loads(path.read_text()), "steps": 2}))
+        (path.parent / "best_checkpoint.json").write_text('{"step": 2, "loss": 0.0}')
         folder, _ = experiment.run(config(folders / "one", 4, **{"eval.best": best}, **other), folders / str(best))
+        assert json.loads((folder / "results.json").read_text())["steps"] == (2 if best else 4)
         assert folder == (path.parent / "evaluations" / "examples-3" if best else path.parent)
         assert (path.read_text() == measured) == best
 

@@ -1,12 +1,15 @@
 """The evaluation of video prediction against plain NumPy, and which sequences a config means."""
 
+import hashlib
 import struct
 
 import jax
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
 
+from dfn_jax.data import moving_mnist as sequences
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task, video_networks
 from dfn_jax.tasks.video_data import video_data
@@ -87,7 +90,10 @@ def test_metrics(batches):
         for name, curve in {"mse_per_frame": mse, "psnr": psnr, "bce_nats_per_frame": bce}.items():
             np.testing.assert_allclose(found[f"{prefix}{name}_curve"], curve, rtol=1e-5)
             np.testing.assert_allclose(found[prefix + name], curve.mean(), rtol=1e-5)
-        assert -1 < found[f"{prefix}ssim"] < 1
+        window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+        pairs = zip(*(np.broadcast_to(one, target.shape).reshape(-1, *SIZE) for one in (guess, target)), strict=True)
+        ssim = np.mean([structural_similarity(*(one.astype(np.float64) for one in pair), **window) for pair in pairs])
+        np.testing.assert_allclose(found[f"{prefix}ssim"], ssim, atol=2e-5)
     entropy = -(target * np.log(target) + (1 - target) * np.log(1 - target)).sum((2, 3, 4)).mean()
     np.testing.assert_allclose(found["target_entropy_nats"], entropy, rtol=1e-5)
     for name, guess in {"flow_epe": [0.5, 0], "baseline_zero_flow_flow_epe": [0, 0]}.items():
@@ -195,6 +201,27 @@ def test_missing_test_digits_are_told_before_training(tmp_path, monkeypatch):
     task.train_batch(0)
     with pytest.raises(InputError, match="t10k-images-idx3-ubyte"):
         task.check_test()
+
+
+def test_the_published_test_set_is_used_for_what_it_holds(monkeypatch, tmp_path):
+    for name in ("train", "t10k"):
+        pixels = np.full(28 * 28, 200, np.uint8).tobytes()
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, 1, 28, 28) + pixels)
+    published = np.random.default_rng(0).integers(0, 256, (20, 3, 64, 64), dtype=np.uint8)
+    np.save(tmp_path / sequences.TEST_FILE, published)
+    monkeypatch.setattr(sequences, "TEST_SHAPE", published.shape)
+    content = (tmp_path / sequences.TEST_FILE).read_bytes()
+    monkeypatch.setattr(sequences, "TEST_SHA256", hashlib.sha256(content).hexdigest())
+    config = moving_mnist.get_config()
+    config.update_from_flattened_dict({"data.dir": str(tmp_path), "eval.examples": 2, "eval.target_frames": 7})
+    words, batches = video_data(config, "moving_mnist").test_set()
+    assert words == "2 sequences of the published test set, mnist_test_seq.npy"
+    (batch,) = batches
+    np.testing.assert_allclose(batch["frames"], published[:17, :2].swapaxes(0, 1)[..., None] / 255, rtol=1e-6)
+    for changes in ({"eval.digit_count": 3}, {"eval.target_frames": 11}, {"data.digit_size": 14}):
+        config = moving_mnist.get_config()
+        config.update_from_flattened_dict({"data.dir": str(tmp_path), "eval.examples": 2} | changes)
+        assert "generated with a fixed seed from the MNIST" in video_data(config, "moving_mnist").test_set()[0]
 
 
 def test_where_the_digits_came_from_is_written_into_the_config(monkeypatch, tmp_path):
