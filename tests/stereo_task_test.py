@@ -3,8 +3,19 @@
 import numpy as np
 from PIL import Image
 
+from dfn_jax.tasks import make_task
 from dfn_jax.tasks.stereo import _test_examples
 from experiments.stereo import get_config
+
+
+def test_training_draws_other_scenes_by_every_seed_and_none_that_is_tested_on():
+    config = get_config("smoke")
+    config.train.batch_size = config.eval.examples = 16
+    drawn = [_test_examples(config)[1]["left"]]
+    for seed in (0, 1):
+        config.seed = seed
+        drawn.append(np.asarray(make_task(config).train_batch(0)["left"]))
+    assert len(np.unique(np.concatenate(drawn), axis=0)) == 48
 
 
 def test_another_folder_is_evaluated_whole_whatever_the_training_split(tmp_path, monkeypatch):
