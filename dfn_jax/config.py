@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
@@ -78,7 +79,7 @@ def check(config: ConfigDict) -> None:
         },
     )
     check_whole_numbers(config, {"optim.halve_every": 1}, bits=31)  # Optax counts steps by signed numbers.
-    for name, value in flat(config.to_dict()).items():
+    for name, value in flatten_dict(config.to_dict(), sep=".").items():
         if isinstance(value, str):
             check_text(f"config.{name}", value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -198,9 +199,24 @@ def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
     return ", which training read too" if ours.is_relative_to(theirs) or theirs.is_relative_to(ours) else ""
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Entries by dotted names."""
-    found = {}
-    for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two configs, or groups of them, do not agree on.
+
+    What one has no entry for, from before there was one or after, it does without: as where the entry is 0, False or
+    empty.
+
+    Args:
+        theirs: nested dicts, as from JSON.
+        ours: likewise.
+
+    Returns:
+        Dotted names, sorted -> value in theirs, value in ours; None where there is none.
+    """
+    theirs, ours = (flatten_dict(dict(config), sep=".") for config in (theirs, ours))
+
+    def agree(name: str) -> bool:
+        if name in theirs and name in ours:
+            return theirs[name] == ours[name]
+        return not (theirs.get(name) or ours.get(name))
+
+    return {name: (theirs.get(name), ours.get(name)) for name in sorted(theirs.keys() | ours.keys()) if not agree(name)}

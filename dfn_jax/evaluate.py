@@ -4,16 +4,17 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
-from dfn_jax.config import flat
+from dfn_jax.config import differing
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.intervals import confidence_interval
@@ -65,7 +66,7 @@ def evaluate(
         sections=sections,
         details={
             "Results": {name: value for name, value in results.items() if not isinstance(value, dict)},
-            "Configuration": flat(json.loads(config.to_json_best_effort())),
+            "Configuration": flatten_dict(json.loads(config.to_json_best_effort()), sep="."),
             "Versions": results["versions"],
         },
     )
@@ -131,12 +132,10 @@ def _test_curve(
 ) -> list[report.Picture]:
     """A picture of the measure that counts most, of the steps at which training took it on the same test set."""
 
-    def terms(evaluated: Mapping, precision: str | None) -> tuple:
-        return {**evaluated, "best": None}, precision
-
     def alike(record: dict) -> bool:
         taken_by = next((start for start in reversed(starts) if start["step"] <= record["step"]), {})
-        return terms(taken_by.get("eval", {}), taken_by.get("precision")) == terms(config.eval, config.precision)
+        terms = differing(taken_by.get("eval", {}), config.eval.to_dict())
+        return not terms.keys() - {"best"} and taken_by.get("precision") == config.precision
 
     name = TEST_PREFIX + evaluation.measure
     points = [record for record in records if name in record and record["step"] != step and alike(record)]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained, processes
-from dfn_jax.config import check, tested_name
+from dfn_jax.config import check, differing, tested_name
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.files import expanded
@@ -226,9 +226,9 @@ def _used_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> Confi
             f"{config.data.name}; to evaluate it on other data, give --config.eval.name and --config.eval.dir, and to "
             "predict --input alone"
         )
-    theirs, ours = (dict(recipe.get("model", {})) for recipe in (trained_with, config))
-    if differ := [key for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]:
-        entries = "; ".join(f"model.{key} is {theirs.get(key)} there, {ours.get(key)} in the config" for key in differ)
+    theirs, ours = ({"model": dict(recipe.get("model", {}))} for recipe in (trained_with, config))
+    if differ := differing(theirs, ours):
+        entries = "; ".join(f"{name} is {there} there, {here} in the config" for name, (there, here) in differ.items())
         raise InputError(f"the pretrained network {name} is another one ({entries}); leave out --config")
     config = config.copy_and_resolve_references()
     with config.unlocked():

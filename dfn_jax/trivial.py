@@ -2,9 +2,8 @@
 
 Of the right view: the left view itself, the left view shifted by one disparity for all images and pixels, and by one
 disparity for each image row. Of the next frames: the last frame through a Gaussian. Shifts and widths are fitted on the
-very test set that they are scored on, by the measure that they are scored by (squared error for the metrics of stereo
-images, absolute disparity error for those of disparity, each metric of frames by itself), so each is the strongest
-predictor of its kind, among the candidates, and a fair bar for a network.
+very test set that they are scored on, and so are a high bar for a network: shifts by squared error for all metrics of
+stereo images and by absolute error for all of disparity, widths for each metric of frames by itself.
 
 Fitting streams over batches. Shifts: add up `shift_errors` (or `disparity_shift_errors`) of all batches in float64,
 then read off the best ones with `best_shift` and `best_shift_per_row`. Widths: measure what `blurred`
@@ -51,22 +50,16 @@ def _gaussian(size: int, width: float) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def candidate_shifts(maximum: float, *, step: float = 0.25) -> np.ndarray:
+def candidate_shifts(maximum: int) -> np.ndarray:
     """Disparities among which the best is looked for.
 
     Args:
-        maximum: the largest one, pixels; included where it is a multiple of `step`.
-        step: distance between neighbours, pixels.
+        maximum: the largest one, pixels.
 
     Returns:
-        [S] float32: 0, step, 2 step, ...
-
-    Raises:
-        ValueError: `maximum` is negative or `step` not positive.
+        [S] float32: 0, 0.25, 0.5, ... up to it.
     """
-    if maximum < 0 or step <= 0:
-        raise ValueError(f"shifts need maximum >= 0 and step > 0, got {maximum} and {step}")
-    return (np.arange(int(maximum / step + 1e-6) + 1) * step).astype(np.float32)
+    return np.arange(0, maximum + 0.25, 0.25, np.float32)
 
 
 @jax.jit

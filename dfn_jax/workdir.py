@@ -8,7 +8,7 @@ from typing import IO
 
 from ml_collections import ConfigDict
 
-from dfn_jax.config import flat, tested_name
+from dfn_jax.config import differing, tested_name
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded, name_and_checksum, take_lock, write_whole
 
@@ -35,20 +35,17 @@ def check_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
     """
     path = workdir / "config.json"
     try:
-        theirs = flat(json.loads(path.read_text()))
+        theirs = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{workdir} has no config.json: no run began there; give the --workdir of a run") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
-    except AttributeError as error:
-        raise InputError(f"{path} holds no entries by name; choose another --workdir") from error
-    ours = flat(json.loads(config.to_json_best_effort()))
+    if not isinstance(theirs, dict):
+        raise InputError(f"{path} holds no entries by name; choose another --workdir")
     differ = [
-        f"{name} ({theirs.get(name)} there, {ours.get(name)} here)"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name)
-        and not name.startswith(may_differ)
-        and (name in theirs or ours[name])  # What there was no entry for then, it did without.
+        f"{name} ({there} there, {here} here)"
+        for name, (there, here) in differing(theirs, json.loads(config.to_json_best_effort())).items()
+        if not name.startswith(may_differ)
     ]
     if differ:
         raise InputError(
@@ -67,8 +64,9 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
     Returns:
         The folder's path from the workdir.
     """
-    own = flat(json.loads((workdir / "config.json").read_text()))
-    changed = {name: value for name, value in config.eval.items() if value != own.get(f"eval.{name}")}
+    own = json.loads((workdir / "config.json").read_text())
+    differ = differing(own["eval"], config.eval.to_dict())
+    changed = {name: value for name, value in config.eval.items() if name in differ}
     parts = []
     if changed.keys() & {"name", "dir"}:
         there = name_and_checksum(expanded(config.eval.dir).resolve())

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from dfn_jax.data.image_files import existing_folder
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
-from dfn_jax.files import write_whole
+from dfn_jax.files import expanded, write_whole
 from experiments.readme import README, RESULTS, alone, figure, with_tables
 from experiments.runs import ROOT, Record, outcome, read
 
@@ -232,7 +231,9 @@ def main(words: list[str]) -> None:
         # What cannot be done later is told now.
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; the folder of the real data is --data=FOLDER")
-        folder = str(existing_folder(named).resolve()) if named else DATA
+        if named and not expanded(named).is_dir():
+            raise InputError(f"{named} is no folder; give that of the real data as --data or in DFN_DATA")
+        folder = str(expanded(named).resolve()) if named else DATA
         with_tables(README.read_text(), {"quick": ""})
         left_out = missing(folder)
         for name, path in left_out.items():

@@ -288,3 +288,6 @@ def test_a_run_from_before_there_was_an_entry_did_without_it(tmp_path):
     settings.train.later = 0
     with pytest.raises(InputError, match=r"train\.later \(4 there, 0 here\)"):
         check_workdir(tmp_path, settings)
+    recorded["train"] |= {"later": 0, "earlier": 0}  # Nor does it matter that there is none any more.
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    check_workdir(tmp_path, settings)

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,16 @@ def test_an_evaluation_on_the_runs_own_terms_is_the_runs_own(own, asked, folder,
     config.update_from_flattened_dict(asked)
     found = str(results_folder(tmp_path, config))
     assert found.startswith(folder) if folder.endswith("-") else found == (folder or ".")
+
+
+def test_an_entry_that_came_later_and_asks_for_nothing_does_not_make_other_terms(tmp_path):
+    config = stereo.get_config("smoke")
+    recorded = config.to_dict()
+    del recorded["eval"]["best"]
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    assert results_folder(tmp_path, config) == Path()
+    config.eval.best = True
+    assert results_folder(tmp_path, config) == Path("evaluations", "best-True")
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,10 @@ FIRST = "000000_10.png"
 BAD_FILES = {
     "no pairs": (lambda folder: [path.unlink() for path in folder.rglob("*.png")], ["no stereo pairs", "image_0"]),
     "no right folder": (lambda folder: (folder / "right").rename(folder / "r"), ["left without its partner right"]),
+    "no right folder beside pairs": (
+        lambda folder: (folder / "other" / "left").mkdir(parents=True),
+        ["other/left without its partner right"],
+    ),
     "no right file": (lambda folder: (folder / "right" / FIRST).unlink(), [f"left/{FIRST}", f"right/{FIRST}"]),
     "no left file": (lambda folder: (folder / "left" / FIRST).unlink(), [f"right/{FIRST}", f"left/{FIRST}"]),
     "sizes": (

@@ -77,7 +77,7 @@ def find_sequences(data_dir: str | Path, *, channels: int) -> list[StereoSequenc
         InputError: No folder, no pairs, a view without its partner, or a disparity map without its image.
     """
     root = existing_folder(data_dir)
-    sequences, lone_views = [], []
+    sequences = []
     for folder in _walk(root):
         layouts = [layout for layout in _LAYOUTS if (folder / layout.left).is_dir()]
         complete = [layout for layout in layouts if (folder / layout.right).is_dir()]
@@ -88,12 +88,17 @@ def find_sequences(data_dir: str | Path, *, channels: int) -> list[StereoSequenc
             )
             pairs = _pair_files(folder, best)
             sequences += [StereoSequence(folder.relative_to(root).as_posix(), pairs)] if pairs else []
-        else:
-            lone_views += [f"{folder / layout.left} without its partner {layout.right}" for layout in layouts]
+        elif layouts:
+            raise InputError(
+                f"found {folder / layouts[0].left} without its partner {layouts[0].right}; add the other view, or move "
+                f"this one out of {root}"
+            )
     if not sequences:
         wanted = ", ".join(f"{layout.left} + {layout.right}" for layout in _LAYOUTS)
-        found = f"found {lone_views[0]}" if lone_views else "found none of the known folders with images"
-        raise InputError(f"no stereo pairs under {root}: {found}; wanted {wanted}: check data.dir")
+        raise InputError(
+            f"no stereo pairs under {root}: found none of the known folders with images; wanted {wanted}: check "
+            "data.dir"
+        )
     return sorted(sequences, key=lambda sequence: natural_key(sequence.name))
 
 
