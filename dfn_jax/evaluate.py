@@ -19,7 +19,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.intervals import confidence_interval
 from dfn_jax.provenance import commit, hardware, versions
-from dfn_jax.records import TEST_PREFIX, mean_loss, read_metrics, read_records
+from dfn_jax.records import TEST_PREFIX, mean_loss, read_records
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
 from dfn_jax.workdir import EXAMPLES_FILE, results_folder, steps_measured
@@ -52,7 +52,7 @@ def evaluate(
     make_writable_folder(folder)
     if not config.eval.best:  # which may be of any step
         _check_no_step_is_lost(folder / "results.json", int(state.step))
-    records, starts = read_metrics(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
+    records, starts = read_records(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     results = _results(config, state, evaluation, records, starts, here=here, began=began)

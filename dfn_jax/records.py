@@ -137,8 +137,3 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 records.append(record)
     return records
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Those records of `metrics.jsonl` that are numbers throughout."""
-    return [record for record in read_records(path) if all(isinstance(value, int | float) for value in record.values())]

@@ -26,7 +26,7 @@ from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
-from dfn_jax.records import TEST_PREFIX, Records, mean_loss, read_metrics, read_records
+from dfn_jax.records import TEST_PREFIX, Records, mean_loss, read_records
 from dfn_jax.tasks.task import NOT_THE_NETWORKS, WEIGHTS, Batch, DrawnBatch, Params, Task, stream
 
 
@@ -160,7 +160,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         pending: list[dict[str, Array]] = []
         # The first process may not have dropped yet what was recorded after the start.
         window = range(start - checkpoint_every + 1, start + 1)
-        recent = [one for one in read_metrics(workdir / "metrics.jsonl") if one["step"] in window]
+        recent = [one for one in read_records(workdir / "metrics.jsonl") if one["step"] in window]
         began, ending, compiled = time.monotonic(), False, None
         quiet = start >= steps or not first
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)

@@ -10,8 +10,8 @@ from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
-from dfn_jax.models.generators import at_least_float32
 from dfn_jax.models.video import Predicted, VideoDFN
+from dfn_jax.ops.arguments import at_least_float32
 
 SMALLEST = 1e-12  # tap before the division, so that a kernel whose taps are all negative becomes the mean
 POOLED = 4  # rows and columns of the hidden state that CDNA's kernels are made of

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
-from dfn_jax.models.generators import Conv, at_least_float32
-from dfn_jax.models.stereo import StereoGenerator
+from dfn_jax.models.generators import Conv, StereoGenerator
+from dfn_jax.ops.arguments import at_least_float32
 
 
 class Selected(NamedTuple):

@@ -2,8 +2,8 @@
 
 The recurrent one has a hidden state between encoder and decoder.
 
-All convolutions have zero padding of half the kernel, weights of variance 1 / fan-in, zero biases and, unless said
-otherwise, leaky ReLU with slope 0.01. Parameters are float32; `dtype` is the type the network computes in.
+All convolutions have zero padding of half the kernel, weights of variance 1 / fan-in and zero biases; after each, but
+the last, comes a leaky ReLU with slope 0.01. Parameters are float32; `dtype` is the type the network computes in.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from dfn_jax.ops.arguments import at_least_float32
 from dfn_jax.ops.conv import conv, upsampled_conv
 
 # Lasagne's HeUniform as the authors call it, of gain 1. With the gain of He et al. (2015), sqrt(2), highway's DFN ends
@@ -75,11 +76,6 @@ def _conv(images, kernel, strides, padding, **_) -> Array:
 def _upsampled_conv(images, kernel, *_, **__) -> Array:
     """The same with each pixel repeated before."""
     return upsampled_conv(images, kernel)
-
-
-def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """Type of sums and of a network's last layer, of pixels or logits, where others are in half precision."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 class MLP(nn.Module):
@@ -157,6 +153,37 @@ class Decoder(nn.Module):
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
         x = nn.leaky_relu(Conv(self.features, kernel_size=1, dtype=self.dtype)(x))
         return Conv(self.outputs, kernel_size=1, dtype=at_least_float32(self.dtype))(x)
+
+
+def stereo_encoder(position_bias: bool, dtype: jnp.dtype) -> Encoder:
+    """The encoder of Section 4.3, to [N, H/2, W/2, 128]; see `StereoGenerator` for the options."""
+    return Encoder(
+        features=(32, 32, 64, 64, 128),
+        strides=(1, 2, 1, 1, 1),
+        position_bias=(False, False, False, False, position_bias),
+        dtype=dtype,
+    )
+
+
+class StereoGenerator(nn.Module):
+    """The filter-generating network of Section 4.3: an encoder-decoder without recurrence.
+
+    Attributes:
+        outputs: values generated per pixel.
+        position_bias: one bias per position in the encoder's last layer, as published; fixes the image size.
+        dtype: type of the computation; parameters stay float32.
+    """
+
+    outputs: int
+    position_bias: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, left: Array) -> Array:
+        """Generates [N, H, W, outputs] from left [N, H, W, C]."""
+        code = stereo_encoder(self.position_bias, self.dtype)(left)
+        decoder = Decoder(coarse=(64, 64), fine=(64, 64), features=128, outputs=self.outputs, dtype=self.dtype)
+        return decoder(code, left.shape[1:3])
 
 
 class RecurrentGenerator(nn.Module):

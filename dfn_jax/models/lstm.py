@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from dfn_jax.models.generators import at_least_float32
 from dfn_jax.models.video import Predicted
+from dfn_jax.ops.arguments import at_least_float32
 from dfn_jax.ops.conv import conv
 
 

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-from dfn_jax.models.generators import at_least_float32
-from dfn_jax.models.stereo import stereo_encoder
+from dfn_jax.models.generators import stereo_encoder
+from dfn_jax.ops.arguments import at_least_float32
 
 POOLED = 4  # rows and columns of the code that the map is made of
 

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
-from dfn_jax.models.generators import Decoder, Encoder
+from dfn_jax.models.generators import StereoGenerator
 
 
 class Filtered(NamedTuple):
@@ -22,37 +22,6 @@ class Filtered(NamedTuple):
     prediction: Array
     filters: Array
     bias: Array
-
-
-def stereo_encoder(position_bias: bool, dtype: jnp.dtype) -> Encoder:
-    """The encoder of Section 4.3, to [N, H/2, W/2, 128]; see `StereoGenerator` for the options."""
-    return Encoder(
-        features=(32, 32, 64, 64, 128),
-        strides=(1, 2, 1, 1, 1),
-        position_bias=(False, False, False, False, position_bias),
-        dtype=dtype,
-    )
-
-
-class StereoGenerator(nn.Module):
-    """The filter-generating network of Section 4.3: an encoder-decoder without recurrence.
-
-    Attributes:
-        outputs: values generated per pixel.
-        position_bias: one bias per position in the encoder's last layer, as published; fixes the image size.
-        dtype: type of the computation; parameters stay float32.
-    """
-
-    outputs: int
-    position_bias: bool = True
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, left: Array) -> Array:
-        """Generates [N, H, W, outputs] from left [N, H, W, C]."""
-        code = stereo_encoder(self.position_bias, self.dtype)(left)
-        decoder = Decoder(coarse=(64, 64), fine=(64, 64), features=128, outputs=self.outputs, dtype=self.dtype)
-        return decoder(code, left.shape[1:3])
 
 
 class StereoDFN(nn.Module):

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dfn_jax.models.generators import Conv, at_least_float32
-from dfn_jax.models.stereo import StereoGenerator
+from dfn_jax.models.generators import Conv, StereoGenerator
 from dfn_jax.models.video import Predicted, VideoDFN
+from dfn_jax.ops.arguments import at_least_float32
 
 
 class StereoTwin(nn.Module):

@@ -13,7 +13,8 @@ from flax import linen as nn
 from jax import Array, lax
 
 from dfn_jax import ops
-from dfn_jax.models.generators import Conv, RecurrentGenerator, at_least_float32
+from dfn_jax.models.generators import Conv, RecurrentGenerator
+from dfn_jax.ops.arguments import at_least_float32
 
 
 class Predicted(NamedTuple):

@@ -50,13 +50,13 @@ def floating_array(array, name: str) -> jax.Array:
     return array
 
 
-def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
-    """Returns the dtype to add up in: the arrays' own, and float32 at the least.
+def at_least_float32(*given: jax.Array | jnp.dtype) -> jnp.dtype:
+    """Returns the dtype of sums, and of what a network says of pixels or taps, where all else is in half precision.
 
     Args:
-        *arrays: Arrays of floating-point dtypes.
+        *given: Arrays of floating-point dtypes, or such dtypes.
 
     Returns:
-        float32, or float64 if one of the arrays has it.
+        float32, or float64 if one of them has it.
     """
-    return jnp.result_type(*arrays, jnp.float32)
+    return jnp.result_type(*given, jnp.float32)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dfn_jax.ops.arguments import accumulation_dtype, floating_array
+from dfn_jax.ops.arguments import at_least_float32, floating_array
 
 
 def softmax_filters(logits) -> jax.Array:
@@ -21,7 +21,7 @@ def softmax_filters(logits) -> jax.Array:
     Source: De Brabandere et al., NIPS 2016, Section 3.2.
     """
     logits = _filters(logits, "logits")
-    return jax.nn.softmax(logits.astype(accumulation_dtype(logits)), axis=-1).astype(logits.dtype)
+    return jax.nn.softmax(logits.astype(at_least_float32(logits)), axis=-1).astype(logits.dtype)
 
 
 def separable_filters(vertical, horizontal) -> jax.Array:
@@ -88,7 +88,7 @@ def smoothness_penalty(filters) -> jax.Array:
     filters = floating_array(filters, "filters")
     if filters.ndim < 4:
         raise ValueError(f"filters: got shape {filters.shape}, wanted [N, H, W, ..., K].")
-    filters = filters.astype(accumulation_dtype(filters))
+    filters = filters.astype(at_least_float32(filters))
     batch, height, width = filters.shape[:3]
     pairs = batch * ((height - 1) * width + height * (width - 1))
     squares = jnp.sum(jnp.diff(filters, axis=1) ** 2) + jnp.sum(jnp.diff(filters, axis=2) ** 2)

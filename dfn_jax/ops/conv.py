@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from dfn_jax.ops.arguments import at_least_float32
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _SAMPLES = 2  # that the gradient of the kernel takes at a time
 
@@ -208,7 +210,7 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding: tuple[Pair, Pair]) -> Array:
     """Gradient of the kernel [kh, kw, C, F], at least float32, from images and output gradient [N, H', W', F]."""
-    dtype = jnp.promote_types(jnp.float32, images.dtype)
+    dtype = at_least_float32(images)
     if images.shape[3] > gradient.shape[3]:  # the first gives patches or rows: the fewer, the better
         margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel_size, padding, strict=True))
         return _kernel_gradient(gradient, images, kernel_size, margins)[::-1, ::-1].swapaxes(2, 3)

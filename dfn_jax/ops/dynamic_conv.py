@@ -6,7 +6,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
-from dfn_jax.ops.arguments import accumulation_dtype, floating_array, positive_pair
+from dfn_jax.ops.arguments import at_least_float32, floating_array, positive_pair
 
 
 def dynamic_conv(images, filters, *, strides=1, dilation=1, padding="SAME", groups=1) -> jax.Array:
@@ -58,7 +58,7 @@ def dynamic_conv(images, filters, *, strides=1, dilation=1, padding="SAME", grou
         filters.reshape(batch, kh, kw, channels, groups, features // groups),
         columns,
         precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=accumulation_dtype(images, filters),
+        preferred_element_type=at_least_float32(images, filters),
     )
     output = sum(_shift(rows[:, :, i], i * dilation[0], height, strides[0], axis=3) for i in range(kh))
     return output.reshape(batch, features, height, width).transpose(0, 2, 3, 1).astype(images.dtype)
@@ -93,7 +93,7 @@ def dynamic_separable_conv(images, vertical, horizontal, *, padding="SAME") -> j
     kernel_size = (vertical.shape[1], horizontal.shape[1])
     padded, (height, width) = _pad(images, kernel_size, (1, 1), (1, 1), padding)
 
-    output = padded.astype(accumulation_dtype(images, vertical, horizontal))
+    output = padded.astype(at_least_float32(images, vertical, horizontal))
     for filters, size, axis in ((vertical, height, 1), (horizontal, width, 2)):
         taps = filters.T[:, :, None, None, None]
         output = sum(tap * _shift(output, k, size, 1, axis) for k, tap in enumerate(taps))

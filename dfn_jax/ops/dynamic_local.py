@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dfn_jax.ops.arguments import accumulation_dtype, floating_array, positive_pair
+from dfn_jax.ops.arguments import at_least_float32, floating_array, positive_pair
 from dfn_jax.ops.dynamic_local_patches import filter_patches
 from dfn_jax.ops.dynamic_local_shift import FEW_CHANNELS, filter_shift
 
@@ -87,7 +87,7 @@ def dynamic_local_filter(
     if implementation == "pallas" and filters.ndim == 6:
         raise ValueError(f"filters: got full banks {filters.shape}, wanted none for 'pallas'; 'shift' takes them.")
 
-    padded = _pad(images.astype(accumulation_dtype(images, filters)), kernel_size, dilation, padding)
+    padded = _pad(images.astype(at_least_float32(images, filters)), kernel_size, dilation, padding)
     for axis, factor in enumerate(upsampling, start=1):
         padded = jnp.repeat(padded, factor, axis)
     dilation = (dilation[0] * upsampling[0], dilation[1] * upsampling[1])

@@ -16,6 +16,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from dfn_jax.ops.arguments import at_least_float32
+
 _ELEMENTS = 4096  # of the filters, held by one program
 _WARPS = 4
 _PIXELS = 128  # of the image gradient, made by one program at the most
@@ -157,7 +159,7 @@ def _filters_of(geometry: _Geometry, rows: Array, filters_ref, statistics: tuple
     valid = (rows < geometry.rows)[:, None] & (tap < taps)[None, :]
     other = -jnp.inf if geometry.softmax else 0.0
     values = triton.load(filters_ref.at[rows[:, None] * taps + tap[None, :]], mask=valid, other=other)
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(at_least_float32(values))
     if not geometry.softmax:
         return values, (jnp.zeros(rows.shape, values.dtype),) * 2
     if statistics is None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfn_jax.ops.arguments import accumulation_dtype, floating_array, positive_pair
+from dfn_jax.ops.arguments import at_least_float32, floating_array, positive_pair
 
 
 def tap_offsets(kernel_size, *, dilation=1) -> np.ndarray:
@@ -66,7 +66,7 @@ def filter_entropy(filters) -> jax.Array:
     Source: Shannon, A Mathematical Theory of Communication, 1948.
     """
     filters = _filters(filters)
-    filters = filters.astype(accumulation_dtype(filters))
+    filters = filters.astype(at_least_float32(filters))
     return -jnp.sum(filters * jnp.log(jnp.where(filters > 0, filters, 1)), axis=-1)
 
 

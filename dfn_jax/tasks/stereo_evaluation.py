@@ -72,8 +72,7 @@ def evaluate_stereo(
         MEASURES,
         TRIVIAL,
         title="How good it is",
-        caption=f"On {data}. Shifts are fitted to this very test set: by squared error for the images, by absolute error "
-        "for disparity. "
+        caption=f"On {data}. Shifts are fitted to this very test set, by squared error (disparity: absolute error). "
         f"Pixels are those of images of {left.shape[1]}x{left.shape[2]}, whatever their size was before.",
     )
     pictures = [_picture(examples, prediction, estimate, known, largest_shift)]
