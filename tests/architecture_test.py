@@ -62,6 +62,7 @@ def part(path: Path) -> str:
 def imports(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not getattr(node, "level", 0), "an import relative to the file hides whose it is"
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dfn_jax":
             rest = node.module.split(".")[1:]
             names |= {rest[0]} if rest else {alias.name for alias in node.names}
@@ -89,11 +90,14 @@ def test_a_run_on_the_embedded_data_loads_only_what_it_needs():
     """Until a report or real pairs are asked for, neither TFDS, Grain, matplotlib, Pillow nor TensorBoard is loaded."""
     code = """
 import sys
-from experiments.stereo import get_config
+from experiments import moving_mnist, stereo
 from dfn_jax.tasks import make_task
 from dfn_jax import train, evaluate
-task = make_task(get_config("smoke"))
+task = make_task(stereo.get_config("smoke"))
 task.train_batch(0)
+config = moving_mnist.get_config("smoke")
+config.data.digits = "drawn"
+make_task(config)
 heavy = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "PIL", "tensorboardX"} & sys.modules.keys()
 assert not heavy, heavy
 """

@@ -186,11 +186,13 @@ def test_gradients(layout, channels, options, normalize, implementation, platfor
     """And those that a TPU would compute, by other programs: here on the CPU, to which JAX is told to give them."""
     skip_without_banks(layout, implementation)
     if platform == "tpu":
-        if implementation != "shift":
+        if implementation != "shift" or layout == "banks" or channels == 5:
             pytest.skip("it is the same on every platform")
         monkeypatch.setattr(jax.lax, "platform_dependent", as_on_a_tpu)
     if implementation == "pallas" and not normalize and channels != 5:
         pytest.skip("the kernels differ in one exponential; interpreting them takes seconds")
+    if implementation == "patches" and normalize and layout == "grouped":
+        pytest.skip("patches are of filters, of which JAX's softmax has been taken before")
     kernel_size = (2, 2) if layout == "banks" else (2, 3)
     images, filters, options = example(layout, (2, 3, 5, channels), kernel_size, **options)
     function = functools.partial(dynamic_local_filter, **options, normalize=normalize, implementation=implementation)
@@ -389,3 +391,12 @@ def test_bad_arguments_raise(changes, message):
     arguments = {"images": np.zeros((1, 4, 4, 2), np.float32), "filters": np.zeros((1, 4, 4, 9), np.float32)}
     with pytest.raises(ValueError, match=message):
         dynamic_local_filter(**(arguments | {"kernel_size": 3} | changes))
+
+
+@pytest.mark.parametrize(("name", "layout"), [("patches", "shared"), ("patches", "banks"), ("shift", "banks")])
+def test_products_are_of_float32_on_every_device(name, layout):
+    images, filters, options = example(layout, (1, 3, 4, 2), (2, 3))
+    function = functools.partial(dynamic_local_filter, **options, implementation=name)
+    gradient = jax.grad(lambda *arrays: jnp.sum(function(*arrays) ** 2), argnums=(0, 1))
+    assert reference.of_few_bits(function, images, filters) == []
+    assert reference.of_few_bits(gradient, images, filters) == []

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dfn_jax.config import check
@@ -80,11 +81,12 @@ def test_the_second_evaluation_compiles_nothing(experiment, monkeypatch, caplog)
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_presets(experiment, monkeypatch):
-    """Each is whole, and its network fits the data."""
+    """Each is whole, and its network fits the data; a recipe may be copied under another name."""
     monkeypatch.delenv("DFN_DATA", raising=False)
     presets = importlib.import_module(f"experiments.{experiment}").PRESETS
     assert {"paper", "quick", "smoke"} <= presets.keys()
     small = get_config(experiment, "smoke")
+    small.experiment = "mine"
     batch = make_task(small).train_batch(0)
     for preset in presets:
         config = get_config(experiment, preset)
@@ -100,19 +102,27 @@ def test_presets(experiment, monkeypatch):
         get_config(experiment, "fast")
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_a_recipe_may_be_copied_under_another_name(experiment, monkeypatch):
-    monkeypatch.delenv("DFN_DATA", raising=False)
-    config = get_config(experiment, "smoke")
-    config.experiment = "mine"
-    assert jax.tree.leaves(make_task(config).train_batch(0))
-
-
-def test_steerable_training_cannot_draw_the_images_that_are_tested_on():
+def test_steerable_training_draws_others_by_every_seed_and_cannot_draw_the_images_that_are_tested_on():
     config = get_config("steerable", "smoke")
+    drawn = make_task(config).train_batch(0)
+    config.seed = 1
+    for one, other in zip(drawn.values(), make_task(config).train_batch(0).values(), strict=True):
+        assert not np.array_equal(one, other)
     config.seed = TEST_SEED
     with pytest.raises(InputError, match="seed is 2016, by which the test images are drawn"):
         make_task(config)
+
+
+def test_networks_of_colour_fit_colour():
+    for experiment, name, fields in (("stereo", "pairs", ("left", "right")), ("highway", "video", ("frames",))):
+        config = get_config(experiment, "smoke")
+        config.data.name, config.data.dir, config.data.channels = name, "unused", 3
+        config.model.name = "twin"  # which paints all channels by itself
+        task = make_task(config)
+        frames = () if experiment == "stereo" else (config.data.input_frames + config.data.target_frames,)
+        one = jax.ShapeDtypeStruct((2, *frames, *config.data.image_size, 3), jnp.float32)
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        assert jax.eval_shape(task.loss, params, dict.fromkeys(fields, one)).shape == ()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -87,6 +87,10 @@ def test_bfloat16_is_accumulated_in_float32():
         np.testing.assert_allclose(function(filters), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_products_are_of_float32_on_every_device():
+    assert reference.of_few_bits(lambda filters: expected_displacement(filters, 3), jnp.zeros((2, 9))) == []
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

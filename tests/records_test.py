@@ -1,6 +1,9 @@
 """The records of a run: whole after a kill, and of the steps that were saved alone."""
 
 import json
+import struct
+
+from tensorboardX.proto.event_pb2 import Event
 
 from dfn_jax.records import Records, read_records
 from dfn_jax.train import train
@@ -29,3 +32,17 @@ def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
         records.drop_after(2)
         records.write(3, {"loss": 0.25})
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [0.5, 0.5, 0.25]
+
+
+def test_tensorboard_is_told_the_same(tmp_path):
+    """Events in TensorFlow's format for records: length, check sum, event, check sum."""
+    with Records(tmp_path) as records:
+        records.write(3, {"loss": 0.25, "test_error": 2.0})
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content, told = path.read_bytes(), {}
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        told |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        content = content[16 + length :]
+    assert told == {("loss", 3): 0.25, ("test_error", 3): 2.0}

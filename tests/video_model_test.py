@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dfn_jax.models.twins import VideoTwin
-from dfn_jax.models.video import VideoDFN, rollout
+from dfn_jax.models.video import VideoDFN, initial_state, rollout
 from tests import reference
 
 SMALL = {"encoder": (3, 2), "coarse": (2,), "fine": (3,), "features": 4, "kernel_size": 3}
@@ -152,6 +152,8 @@ def test_half_precision_predicts_in_float32():
     network, params, frames = make()
     half = jitted_rollout(VideoDFN(**SMALL, dtype=jnp.bfloat16), params, frames, horizon=2)
     assert half.frame.dtype == half.filters.dtype == jnp.float32
+    state = jax.eval_shape(functools.partial(initial_state, VideoDFN(**SMALL, dtype=jnp.bfloat16)), params, frames)
+    assert state.hidden.dtype == jnp.float32
     assert 0 < float(jnp.abs(half.frame - jitted_rollout(network, params, frames, horizon=2).frame).max()) < 0.05
 
 

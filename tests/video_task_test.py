@@ -234,6 +234,12 @@ def test_where_the_digits_came_from_is_written_into_the_config(monkeypatch, tmp_
         assert config.data.digits == source
 
 
+def test_predictions_are_cut_to_what_a_screen_can_show():
+    task = make_task(mnist_config(**{"model.name": "twin"}))
+    params = jax.tree.map(lambda leaf: 100 * leaf, jax.jit(task.init)(jax.random.key(0)))
+    assert 0 < task.evaluate(params).metrics["mse_per_frame"] < 16 * 16
+
+
 def test_training_sequences_follow_from_seed_and_step():
     for name, config in (("moving_mnist", mnist_config()), ("highway", highway.get_config("smoke"))):
         data = video_data(config, name)
