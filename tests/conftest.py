@@ -14,12 +14,16 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 @pytest.fixture(scope="session", autouse=True)
 def once(tmp_path_factory):
-    """What many tests need is compiled and drawn once."""
+    """What many tests need, in this process or in one that a test starts, is compiled and drawn once.
+
+    And the user's own cache is left as it was.
+    """
     import jax
 
     from dfn_jax.data import digits
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    cache = tmp_path_factory.mktemp("cache")
+    jax.config.update("jax_compilation_cache_dir", str(cache / "dfn_jax" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
     draw = digits.drawn_digits
@@ -32,6 +36,7 @@ def once(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "drawn_digits", drawn)
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
 
 

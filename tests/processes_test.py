@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dfn_jax import experiment
 from dfn_jax.errors import InputError
 from dfn_jax.processes import end_with_the_others, join
 from dfn_jax.records import read_records
 from dfn_jax.train import train
+from experiments import steerable
 from tests.regression import config, regression
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +35,7 @@ from tests.regression import config, regression
 from dfn_jax.errors import PreemptedError
 from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import train
+from experiments import steerable
 assert jax.process_count() == 2 and jax.device_count() == 2
 task = regression()
 def batch(step, rows):
@@ -175,19 +178,40 @@ def test_an_interrupted_process_does_not_wait_for_the_others(monkeypatch, capsys
     assert "process 0 of 2 cannot go on (KeyboardInterrupt)" in capsys.readouterr().err
 
 
-def test_processes_with_different_configs_do_not_train(tmp_path):
+def launch_two(workdir, *, learning_rates):
+    """Two processes of `launch.py`, each with a learning rate: exit codes, and what each printed."""
     port, processes = free_port(), []
-    for index in (0, 1):
-        command = [sys.executable, "launch.py", "--config=experiments/steerable.py:smoke", f"--workdir={tmp_path}/run"]
+    for index, rate in enumerate(learning_rates):
+        command = [sys.executable, "launch.py", "--config=experiments/steerable.py:smoke", f"--workdir={workdir}"]
         command += [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
-        command += [f"--config.optim.learning_rate={[1e-3, 1e-1][index]}"]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 1
-        assert "different flags, configs or data" in errors
+        command += [f"--config.optim.learning_rate={rate}"]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+    outputs = [process.communicate(timeout=120) for process in processes]
+    return [process.returncode for process in processes], outputs
+
+
+def test_processes_with_different_configs_do_not_train(tmp_path):
+    codes, outputs = launch_two(tmp_path / "run", learning_rates=[1e-3, 1e-1])
+    assert codes == [1, 1]
+    assert all("different flags, configs or data" in errors for _, errors in outputs)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_program_of_two_processes_finds_what_that_of_one_does(tmp_path, monkeypatch):
+    """The first alone tests the network and tells of it; neither keeps compiled programs."""
+    settings = steerable.get_config("smoke")
+    experiment.run(settings, tmp_path / "one")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    codes, outputs = launch_two(tmp_path / "two", learning_rates=[settings.optim.learning_rate] * 2)
+    assert codes == [0, 0], outputs
+    assert ["report:" in printed for printed, _ in outputs] == [True, False]
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert two["steps"] == settings.train.steps
+    for name in ("filter_relative_error", "mse_per_image"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4)
+    assert not (tmp_path / "cache" / "dfn_jax").exists()
 
 
 @pytest.mark.parametrize(
