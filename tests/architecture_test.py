@@ -1,6 +1,7 @@
 """The house plan as a test: which part may import which, and what a run loads."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,13 @@ def test_training_knows_no_task_by_name():
         for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dfn_jax.tasks"):
                 assert node.module == "dfn_jax.tasks.task"
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "convolutions", "data", "ops", "plot", "train_step"])
+def test_benchmarks_can_be_begun_without_pytorch(name, monkeypatch):
+    """Which only what they are compared with needs; and they use what there is."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert importlib.import_module(f"benchmarks.{name}").main
 
 
 def test_a_run_on_the_embedded_data_loads_only_what_it_needs():

@@ -36,6 +36,24 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(tmp_path):
     assert len(losses[0]) == 6
 
 
+def test_so_is_one_by_muon_which_has_other_states_for_kernels_than_for_biases(tmp_path):
+    of_weights = regression()
+
+    def loss(params, batch):
+        outputs = jnp.tanh(batch["inputs"] @ params["kernel"]) @ params["w"] + params["bias"]
+        return jnp.mean((outputs - batch["targets"]) ** 2)
+
+    def init(key):
+        return of_weights.init(key) | {"kernel": jnp.eye(3), "bias": jnp.zeros(1)}
+
+    task, settings = of_weights._replace(init=init, loss=loss), config(**{"optim.name": "muon"})
+    whole = train(task, settings, tmp_path / "whole")
+    train(task, config(**{"optim.name": "muon", "train.steps": 3}), tmp_path / "parts")
+    parts = train(task, settings, tmp_path / "parts")
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_finished_run_is_restored_without_a_step(tmp_path):
     settings = config()
     state = train(regression(), settings, tmp_path)

@@ -6,10 +6,14 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from flax.traverse_util import flatten_dict
 
+from dfn_jax.pretrained import names
 from dfn_jax.tasks import make_task_without_data, video_networks
 from dfn_jax.train import restore
+from experiments import runs
 from tests.architecture_test import ROOT
+from tests.experiments_test import EXPERIMENTS, get_config
 
 
 def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
@@ -56,3 +60,32 @@ def test_links_lead_somewhere(page):
         other = (page.parent / path).resolve() if path else page
         assert other.exists(), link
         assert not anchor or anchor in anchors(other.read_text()), link
+
+
+def commands(page):
+    """The commands of `launch.py` in a page, as words; what is in brackets may be left out, and is not."""
+    text = re.sub(r"[\[\]\\]", " ", page.read_text())
+    for command in re.findall(r"python launch\.py((?:\s+\"?--[^\s`\"]+(?:\([^)]*\))?\"?)+)", text):
+        yield [word.strip('"') for word in command.split()]
+
+
+def test_the_commands_that_are_shown_have_flags_and_entries_that_there_are(monkeypatch):
+    monkeypatch.setattr(runs, "choose_source", lambda digits, folder: (digits, folder))
+    flags = set(re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (ROOT / "launch.py").read_text())) | {"config"}
+    configs = [get_config(experiment) for experiment in EXPERIMENTS]
+    entries_that_there_are = {name for config in configs for name in flatten_dict(config.to_dict(), sep=".")}
+    found = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert set(re.findall(r"--config\.([a-z_.]+)=", page.read_text())) <= entries_that_there_are, page.name
+        for words in commands(page):
+            given = [word.removeprefix("--").partition("=")[0] for word in words]
+            assert {name.partition(".")[0] for name in given} <= flags, words
+            file, *_ = [word for word in words if word.startswith("--config=experiments/")] or [""]
+            pretrained, *_ = [word.partition("=")[2] for word in words if word.startswith("--pretrained=")] or [""]
+            if not file and pretrained in names():
+                file = f"--config=experiments/{pretrained}.py"
+            if file and "NAME" not in file:
+                entries = [word for word in words if word.startswith("--config.")]
+                runs.recipe([file, *entries])
+                found += 1
+    assert found > 15
