@@ -154,12 +154,12 @@ def _gather(sharding: NamedSharding) -> Callable[[Any], Any]:
     return jax.jit(lambda parts: parts, out_shardings=sharding)
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> range | None:
+def local_indices(mesh: Mesh, batch_size: int) -> range | None:
     """The examples of a batch that this process has to make, for its devices hold them; None for all."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     held = [index[0].indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
-    rows = range(min(start for start, _, _ in held), max(stop for _, stop, _ in held))
-    return rows if len(rows) < batch_size else None
+    indices = range(min(start for start, _, _ in held), max(stop for _, stop, _ in held))
+    return indices if len(indices) < batch_size else None
 
 
 def drawn(
@@ -169,7 +169,7 @@ def drawn(
 
     Args:
         mesh: of `make_mesh`.
-        draw: (tables, step [] int, rows [n] int) -> those examples of the step's batch, in arrays as in `place`.
+        draw: (tables, step [] int, indices [n] int) -> those examples of the step's batch, in arrays as in `place`.
         tables: pytree of NumPy arrays that it looks things up in; every device holds them whole.
         batch_size: examples in the whole batch.
 
@@ -202,14 +202,14 @@ def _batch_sharding(mesh: Mesh, dimensions: int) -> NamedSharding:
     return NamedSharding(mesh, spec.get(dimensions, PartitionSpec("data")))
 
 
-def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: int) -> dict[str, Array]:
+def place(mesh: Mesh, part: Mapping[str, Any], indices: range | None, batch_size: int) -> dict[str, Array]:
     """Makes a batch over all devices out of the part that this process has.
 
     Args:
         mesh: of `make_mesh`.
         part: arrays whose first axis is the example; images [N, H, W, C] and videos [N, T, H, W, C] are split along
             their rows too.
-        rows: the examples that the part holds, None for all.
+        indices: the examples that the part holds, None for all.
         batch_size: examples in the whole batch.
 
     Returns:
@@ -220,7 +220,7 @@ def place(mesh: Mesh, part: Mapping[str, Any], rows: range | None, batch_size: i
         sharding = _batch_sharding(mesh, local.ndim)
         if jax.process_count() == 1:
             return jax.device_put(local, sharding)
-        first = rows.start if rows else 0
+        first = indices.start if indices else 0
 
         def fetch(index: tuple[slice, ...]) -> Any:
             start, stop, _ = index[0].indices(batch_size)

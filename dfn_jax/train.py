@@ -221,8 +221,8 @@ def make_batches(task: Task, mesh: Mesh, batch_size: int) -> Callable[[int], Bat
     """Batches by step: drawn on the devices if they can be, or else each process makes what its devices hold."""
     if isinstance(task.train_batch, DrawnBatch):
         return parallel.drawn(mesh, task.train_batch.draw, task.train_batch.tables(), batch_size)
-    rows = parallel.local_rows(mesh, batch_size)
-    return lambda step: parallel.place(mesh, task.train_batch(step, rows), rows, batch_size)
+    indices = parallel.local_indices(mesh, batch_size)
+    return lambda step: parallel.place(mesh, task.train_batch(step, indices), indices, batch_size)
 
 
 def _compiled_step(

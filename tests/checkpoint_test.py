@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(how, tmp_path, 
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path):
-    def forgetful(step, rows=None):
+    def forgetful(step, indices=None):
         batch = regression().train_batch(step)
         return batch | {"targets": batch["targets"] * (1 if step < 4 else 50)}
 
@@ -180,10 +180,10 @@ def test_the_fingerprint_changes_with_every_bit():
 def asked_to_end_at(last):
     """The regression, to which SIGTERM comes while it makes a batch."""
 
-    def batch(step, rows):
+    def batch(step, indices):
         if step == last:
             os.kill(os.getpid(), signal.SIGTERM)
-        return regression().train_batch(step, rows)
+        return regression().train_batch(step, indices)
 
     return regression()._replace(train_batch=batch)
 
@@ -215,7 +215,7 @@ def test_the_best_checkpoint_is_chosen_by_the_same_losses_after_an_interruption(
 
 
 def test_the_best_checkpoint_is_not_chosen_by_a_few_lucky_steps(tmp_path):
-    def lucky_at_last(step, rows=None):
+    def lucky_at_last(step, indices=None):
         return {name: values * [1, 2, 0][step // 4] for name, values in regression().train_batch(step).items()}
 
     settings = config(
@@ -256,12 +256,12 @@ import jax.numpy as jnp, numpy as np
 from dfn_jax.train import train
 from tests.regression import config, regression
 task, random, workdir = regression(), np.random.default_rng(0), Path({str(tmp_path)!r})
-def batch(step, rows):
+def batch(step, indices):
     if step == 5:
         for _ in range(300):  # until the checkpoint of step 4 is on the disk
             time.sleep(0 if (workdir / "checkpoints" / "4").exists() else 0.1)
         resource.setrlimit(resource.RLIMIT_FSIZE, ({{"checkpoint": 100_000, "record": 300}}[{what!r}],) * 2)
-    return task.train_batch(step, rows)
+    return task.train_batch(step, indices)
 def init(key):
     return task.init(key) | {{"ballast": jnp.asarray(random.standard_normal(100_000), jnp.float32)}}
 settings = config(**{{"train.steps": 8, "train.checkpoint_every": 4, "train.log_every": 1}})

@@ -116,8 +116,8 @@ def _find(crop, images):
 
 
 def test_crops_are_a_pure_function_of_seed_and_step(folder):
-    def draw(found_crops, step, rows=None):
-        return epochs.batch(found_crops, step, batch_size=6, rows=rows)["image"]
+    def draw(found_crops, step, indices=None):
+        return epochs.batch(found_crops, step, batch_size=6, indices=indices)["image"]
 
     one, again, other = (crops(folder, seed=seed, image_size=(7, 9)) for seed in (3, 3, 4))
     seventh, third = draw(one, 7), draw(one, 3)

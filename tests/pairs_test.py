@@ -136,8 +136,8 @@ def test_named_sequences_are_held_out_and_their_end_is_tested(three_sequences):
 
 
 def test_batches_are_a_pure_function_of_seed_and_step(three_sequences):
-    def draw(examples, step, rows=None):
-        return epochs.batch(examples, step, batch_size=4, rows=rows)
+    def draw(examples, step, indices=None):
+        return epochs.batch(examples, step, batch_size=4, indices=indices)
 
     one, again, other = (pairs.train_examples(three_sequences, seed=seed, **GREY) for seed in (5, 5, 6))
     seventh, third = draw(one, 7), draw(one, 3)

@@ -64,8 +64,8 @@ largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1]))
 for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):
     config.mesh.data, config.mesh.height = data, height
     mesh = parallel.make_mesh(config.mesh, batch_size=8, image_size=(16, 16))
-    rows = parallel.local_rows(mesh, 8)
-    placed = parallel.place(mesh, batch, rows, 8)
+    indices = parallel.local_indices(mesh, 8)
+    placed = parallel.place(mesh, batch, indices, 8)
     assert placed["frames"].sharding.shard_shape(placed["frames"].shape) == (8 // data, 3, 16 // height, 16, 1)
     shardings = parallel.state_shardings(mesh, state, split=split)
     on_mesh = jax.device_put(state, shardings)

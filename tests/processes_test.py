@@ -38,10 +38,10 @@ from dfn_jax.train import train
 from experiments import steerable
 assert jax.process_count() == 2 and jax.device_count() == 2
 task = regression()
-def batch(step, rows):
-    assert len(rows) == 4
+def batch(step, indices):
+    assert len(indices) == 4
     time.sleep(pause)
-    return task.train_batch(step, rows)
+    return task.train_batch(step, indices)
 def evaluate(params):
     assert jax.process_index() == 0  # The others wait.
     return Evaluation("", "", {"first_weight": float(params["w"][0])}, [], "first_weight", "first weight")
@@ -49,7 +49,7 @@ settings = config(**{"train.steps": steps, "train.log_every": 1, "train.evaluate
 mesh = parallel.make_mesh(settings.mesh, batch_size=8, image_size=(1, 1))
 # Tables that are drawn by each process may differ in the last bits, and end nothing.
 table = np.arange(1, 9) + 100 * jax.process_index()
-drawn = parallel.drawn(mesh, lambda table, step, rows: {"x": table[rows] * step}, table, 8)(10)
+drawn = parallel.drawn(mesh, lambda table, step, indices: {"x": table[indices] * step}, table, 8)(10)
 (part,) = drawn["x"].addressable_shards
 assert part.data.tolist() == [10 * (104 * jax.process_index() + row) for row in (1, 2, 3, 4)]
 try:

@@ -18,11 +18,11 @@ def config(**changes):
 def regression(spoil_at: int | None = None) -> Task:
     """A small task whose optimum is known: weights [1, 2, 3] behind noisy batches."""
 
-    def batch(step, rows=None):
+    def batch(step, indices=None):
         inputs = np.random.default_rng(step).standard_normal((8, 3)).astype(np.float32)
         targets = inputs @ np.array([1.0, 2.0, 3.0], np.float32)
         inputs = inputs * (np.nan if step == spoil_at else 1)
-        part = slice(rows.start, rows.stop) if rows else slice(None)
+        part = slice(indices.start, indices.stop) if indices else slice(None)
         return {"inputs": inputs[part], "targets": targets[part]}
 
     return Task(

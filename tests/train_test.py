@@ -51,7 +51,7 @@ def test_a_curriculum_trains_on_parts_and_they_do_not_decide_which_checkpoint_is
         return batch if step >= 3 else {name: one[:2] for name, one in batch.items()}
 
     settings, task = config(), regression()  # checkpoints at steps 2, 4 and 6
-    in_parts = task._replace(train_batch=lambda step, rows=None: shown(task.train_batch(step), step))
+    in_parts = task._replace(train_batch=lambda step, indices=None: shown(task.train_batch(step), step))
     start = make_state(task, settings).params["w"]
     settings.train.steps, settings.eval.best = 4, True  # Of the last two, one is on a part.
     with pytest.raises(InputError, match="shows those from step 3 on, of 4; leave it out"):
@@ -164,7 +164,7 @@ def test_steps_that_are_not_finite_are_skipped_if_asked(name, tmp_path, capsys):
     settings = config(**{"train.non_finite": "skip", "train.log_every": 3, "optim.name": name})
     skipping = train(regression(spoil_at=3), settings, tmp_path / "skipping")
     finite = regression()
-    others = finite._replace(train_batch=lambda step, rows: finite.train_batch(step + (step >= 3), rows))
+    others = finite._replace(train_batch=lambda step, indices: finite.train_batch(step + (step >= 3), indices))
     settings.train.steps = 5
     np.testing.assert_array_equal(skipping.params["w"], train(others, settings, tmp_path / "others").params["w"])
     assert int(skipping.step) == 6
@@ -194,7 +194,7 @@ def test_clipped_gradients_have_the_norm_asked_for(tmp_path):
 
 
 def test_a_jump_of_the_loss_is_told_with_its_batch(tmp_path):
-    def batch(step, rows=None):
+    def batch(step, indices=None):
         batch = regression().train_batch(step)
         return batch | {"targets": batch["targets"] * (100 if step == 15 else 1)}
 
@@ -209,11 +209,11 @@ def test_a_jump_of_the_loss_is_told_with_its_batch(tmp_path):
 def test_a_step_that_hangs_is_told_while_it_hangs(tmp_path, capsys):
     task = regression()
 
-    def batch(step, rows):
+    def batch(step, indices):
         if step == 15:
             time.sleep(2.5)
             assert "step 16: this step has taken" in capsys.readouterr().err
-        return task.train_batch(step, rows)
+        return task.train_batch(step, indices)
 
     train(task._replace(train_batch=batch), config(**{"train.steps": 17, "train.checkpoint_every": 17}), tmp_path)
     assert [event["step"] for event in read_records(tmp_path / "events.jsonl")] == [16]

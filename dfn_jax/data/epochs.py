@@ -24,19 +24,19 @@ def shuffled_epochs(length: int, *, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(sys.maxsize).map(functools.partial(_shuffled_index, length, seed))
 
 
-def batch(examples: grain.MapDataset, step: int, *, batch_size: int, rows: range | None = None) -> Any:
+def batch(examples: grain.MapDataset, step: int, *, batch_size: int, indices: range | None = None) -> Any:
     """Reads the batch of a step, or a part of it.
 
     Args:
         examples: endless, of pytrees of arrays.
         step: not negative.
         batch_size: examples in a whole batch.
-        rows: which of them to read, N in a row; None for all.
+        indices: which of them to read, N in a row; None for all.
 
     Returns:
         The pytree, its arrays stacked [N, ...].
     """
-    found = (examples[step * batch_size + row] for row in rows or range(batch_size))
+    found = (examples[step * batch_size + index] for index in indices or range(batch_size))
     return jax.tree.map(lambda *fields: np.stack(fields), *found)
 
 

@@ -190,7 +190,7 @@ def stereo_batch(
     batch_size: int,
     image_size: tuple[int, int],
     with_truth: bool = False,
-    rows: Array | None = None,
+    indices: Array | None = None,
 ) -> dict[str, Array]:
     """Draws one batch of stereo pairs, or a part of it.
 
@@ -199,13 +199,13 @@ def stereo_batch(
         batch_size: number of pairs in the batch.
         image_size: (H, W) in pixels.
         with_truth: whether to compute the disparity too.
-        rows: [N] int, which pairs to draw; None for all.
+        indices: [N] int, which pairs to draw; None for all.
 
     Returns:
         left, right: [N, H, W, 1] float32 in [0, 1]; with the truth also disparity [N, H, W] float32 in pixels,
         visible [N, H, W] bool (see `right_disparity`), and valid [N, H, W] bool, everywhere True.
     """
-    scenes = sample_scenes(key, batch_size, rows)
+    scenes = sample_scenes(key, batch_size, indices)
     left, right = render_views(scenes, image_size=image_size)
     if not with_truth:
         return {"left": left, "right": right}
@@ -228,7 +228,7 @@ def video_batch(
     interval: float,
     image_size: tuple[int, int],
     flows: int = 0,
-    rows: Array | None = None,
+    indices: Array | None = None,
 ) -> dict[str, Array]:
     """Draws one batch of video, as the left camera sees it, or a part of it.
 
@@ -239,13 +239,13 @@ def video_batch(
         interval: seconds from one frame to the next.
         image_size: (H, W) in pixels.
         flows: for how many of the last frames to compute the flow too, less than T.
-        rows: [N] int, which sequences to draw; None for all.
+        indices: [N] int, which sequences to draw; None for all.
 
     Returns:
         frames: [N, T, H, W, 1] float32 in [0, 1]; with flows F > 0 also flow [N, F, H, W, 2] float32 in pixels, from
         each of the last F frames back to the one before it, and visible [N, F, H, W] bool (see `optical_flow`).
     """
-    scenes = sample_scenes(key, batch_size, rows)
+    scenes = sample_scenes(key, batch_size, indices)
     times = interval * jnp.arange(frames)
     images = lax.map(lambda time: render_views(scenes, image_size=image_size, time=time, eyes=(0,))[0], times)
     batch = {"frames": jnp.moveaxis(images, 0, 1)}

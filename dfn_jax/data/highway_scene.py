@@ -120,20 +120,20 @@ def _bridge(dice: _Dice) -> Boxes:
     )
 
 
-def sample_scenes(key: Array, count: int, rows: Array | None = None) -> Scene:
+def sample_scenes(key: Array, count: int, indices: Array | None = None) -> Scene:
     """Draws scenes.
 
     Args:
         key: typed PRNG key.
         count: number of scenes.
-        rows: [N] int, which of them to keep; None for all.
+        indices: [N] int, which of them to keep; None for all.
 
     Returns:
         The scenes, each field [N, ...].
     """
     # One draw for all: a generator for every field would cost more time, and far more to compile, than the rest here.
     bits = jax.random.bits(key, (count, 1 + NUMBERS))
-    bits = bits if rows is None else bits[rows]
+    bits = bits if indices is None else bits[indices]
     return jax.vmap(_scene)(bits[:, 0], (bits[:, 1:] >> 8).astype(jnp.float32) * 2.0**-24)
 
 

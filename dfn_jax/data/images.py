@@ -35,7 +35,7 @@ def texture_batch(
     batch_size: int,
     image_size: tuple[int, int],
     channels: int = 1,
-    rows: jax.Array | None = None,
+    indices: jax.Array | None = None,
 ) -> jax.Array:
     """Draws random broad-band textures: noise between white and 1/f, with edges, at random contrast.
 
@@ -44,13 +44,13 @@ def texture_batch(
         batch_size: images in the batch.
         image_size: (H, W) in pixels.
         channels: C; the channels of an image are drawn independently.
-        rows: [N] int, which images to draw; None for all.
+        indices: [N] int, which images to draw; None for all.
 
     Returns:
         Images [N, H, W, C], float32 in [0, 1].
     """
     look_key, lattice_key = jax.random.split(key)
-    part = slice(None) if rows is None else rows
+    part = slice(None) if indices is None else indices
     slope, edge_share, contrast, brightness = jax.random.uniform(look_key, (4, batch_size, 1, 1, channels))[:, part]
     # Mostly near white: only there do errors of a filter weigh the same at all frequencies.
     slope, edge_share = slope**3, edge_share**3

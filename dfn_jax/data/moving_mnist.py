@@ -88,7 +88,7 @@ def sequence_batch(
     count: int,
     frames: int,
     image_size: tuple[int, int],
-    rows: Array | None = None,
+    indices: Array | None = None,
 ) -> Array:
     """Draws one batch of sequences, or a part of it.
 
@@ -99,12 +99,12 @@ def sequence_batch(
         count: how many digits move in each.
         frames: T.
         image_size: (H, W) in pixels, not smaller than a digit.
-        rows: [N] int, which sequences to draw; None for all.
+        indices: [N] int, which sequences to draw; None for all.
 
     Returns:
         [N, T, H, W, 1] float32 in [0, 1].
     """
-    chosen, positions = _motion(key, len(digits), batch_size, count, frames, rows)
+    chosen, positions = _motion(key, len(digits), batch_size, count, frames, indices)
     corners = _corners(positions, digits.shape[1:], image_size)
     return draw_sequences(digits[chosen], corners, image_size=image_size)
 
@@ -130,7 +130,7 @@ def sequence_events(
 
 
 def _motion(
-    key: Array, digits: int, batch_size: int, count: int, frames: int, rows: Array | None
+    key: Array, digits: int, batch_size: int, count: int, frames: int, indices: Array | None
 ) -> tuple[Array, Array]:
     """Which digits, [N, D], and where in the unit square, [T, N, D, 2]."""
     which_key, start_key, direction_key = jax.random.split(key, 3)
@@ -138,7 +138,7 @@ def _motion(
     start = jax.random.uniform(start_key, (batch_size, count, 2))
     direction = jax.random.uniform(direction_key, (batch_size, count), maxval=2 * math.pi)
     velocity = STEP * jnp.stack([jnp.sin(direction), jnp.cos(direction)], -1)
-    part = slice(None) if rows is None else rows
+    part = slice(None) if indices is None else indices
     return chosen[part], trajectories(start[part], velocity[part], frames=frames)
 
 

@@ -199,7 +199,7 @@ def check_lengths(parts: dict[str, np.ndarray], *, length: int, purpose: str) ->
 
 
 def segment_batch(
-    parts: list[np.ndarray], step: int, *, seed: int, batch_size: int, length: int, rows: range | None = None
+    parts: list[np.ndarray], step: int, *, seed: int, batch_size: int, length: int, indices: range | None = None
 ) -> np.ndarray:
     """Draws segments at random, each start in any part as likely as any other.
 
@@ -209,14 +209,14 @@ def segment_batch(
         seed: not negative.
         batch_size: number of segments in the batch.
         length: frames of a segment.
-        rows: which segments to draw, N in a row; None for all.
+        indices: which segments to draw, N in a row; None for all.
 
     Returns:
         float32 [N, length, H, W, C] in [0, 1].
     """
     starts = np.cumsum([0] + [len(part) - length + 1 for part in parts])
     chosen = np.random.default_rng([seed, step]).integers(starts[-1], size=batch_size)
-    chosen = chosen[rows.start : rows.stop] if rows else chosen
+    chosen = chosen[indices.start : indices.stop] if indices else chosen
     which = np.searchsorted(starts, chosen, side="right") - 1
     return unit_range(
         np.stack([parts[p][c - starts[p] : c - starts[p] + length] for p, c in zip(which, chosen, strict=True)])

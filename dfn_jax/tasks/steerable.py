@@ -43,15 +43,15 @@ def make_task(config: ConfigDict) -> Task:
     key = stream(config.seed, TRAINING)
 
     @jax.jit
-    def complete(step: jax.Array, pixels: jax.Array, rows: jax.Array | None) -> Batch:
+    def complete(step: jax.Array, pixels: jax.Array, indices: jax.Array | None) -> Batch:
         """Angles are drawn for a whole batch, whatever part of it is made."""
         angles = steerable.random_angles(jax.random.fold_in(key, step), config.train.batch_size)
-        return steerable.batch(pixels, angles if rows is None else angles[rows])
+        return steerable.batch(pixels, angles if indices is None else angles[indices])
 
-    def of_files(step: int, rows: range | None = None) -> Batch:
-        return complete(step, train_images(step, rows), None if rows is None else np.array(rows))
+    def of_files(step: int, indices: range | None = None) -> Batch:
+        return complete(step, train_images(step, indices), None if indices is None else np.array(indices))
 
-    of_texture = DrawnBatch(lambda _, step, rows: complete(step, train_images(step, rows), rows))
+    of_texture = DrawnBatch(lambda _, step, indices: complete(step, train_images(step, indices), indices))
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         output = network.apply(params, batch["images"], batch["angles"])
@@ -73,15 +73,15 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: int) -> Callable[..., jax.Array]:
-    """Batches of images by step and rows: procedural texture, or crops of the images in a folder."""
+    """Batches of images by step and indices: procedural texture, or crops of the images in a folder."""
     image_size = tuple(config.data.image_size)
     if name == "texture":
         key = stream(seed, TEXTURE)
 
         @jax.jit
-        def draw(step: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+        def draw(step: jax.Array, indices: jax.Array | None = None) -> jax.Array:
             size = {"batch_size": batch_size, "image_size": image_size}
-            return images.texture_batch(jax.random.fold_in(key, step), rows=rows, **size)
+            return images.texture_batch(jax.random.fold_in(key, step), indices=indices, **size)
 
         return draw
     from dfn_jax.data import epochs
@@ -90,7 +90,7 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
     crops = functools.cache(
         lambda: images.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
     )
-    return lambda step, rows=None: epochs.batch(crops(), step, batch_size=batch_size, rows=rows)["image"]
+    return lambda step, indices=None: epochs.batch(crops(), step, batch_size=batch_size, indices=indices)["image"]
 
 
 def _evaluate(

@@ -132,7 +132,9 @@ def _train_batch(config: ConfigDict) -> TrainBatch:
     if config.data.name == "highway":
         key = stream(config.seed, TRAINING)
         size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
-        return DrawnBatch(lambda _, step, rows: highway.stereo_batch(jax.random.fold_in(key, step), rows=rows, **size))
+        return DrawnBatch(
+            lambda _, step, indices: highway.stereo_batch(jax.random.fold_in(key, step), indices=indices, **size)
+        )
     from dfn_jax.data import epochs, pairs  # TFDS and Grain, which only real pairs need
 
     @functools.cache
@@ -140,8 +142,8 @@ def _train_batch(config: ConfigDict) -> TrainBatch:
         folder = configs.data_folder(config.data.dir, "pairs")
         return pairs.train_examples(folder, seed=config.seed, **_pair_options(config), **_split_options(config))
 
-    def batch(step: int, rows: range | None = None) -> Batch:
-        fields = epochs.batch(examples(), step, batch_size=batch_size, rows=rows)
+    def batch(step: int, indices: range | None = None) -> Batch:
+        fields = epochs.batch(examples(), step, batch_size=batch_size, indices=indices)
         return {"left": fields["left"], "right": fields["right"]}
 
     return batch

@@ -29,24 +29,24 @@ def stream(seed: int, use: int) -> Array:
 class TrainBatch(Protocol):
     """The batches to train on, a pure function of the step (and of the config's seed)."""
 
-    def __call__(self, step: int, rows: range | None = None) -> Batch:
-        """Makes the examples `rows` of the step's batch, 0 being the first, or all."""
+    def __call__(self, step: int, indices: range | None = None) -> Batch:
+        """Makes the examples `indices` of the step's batch, 0 being the first, or all."""
 
 
 class DrawnBatch(NamedTuple):
     """A `TrainBatch` that no host needs to read: every device can draw its own examples.
 
     Attributes:
-        draw: (tables, step [] int, rows [n] int or None for all) -> Batch; pure, so that it can be compiled.
+        draw: (tables, step [] int, indices [n] int or None for all) -> Batch; pure, so that it can be compiled.
         tables: () -> pytree of NumPy arrays that `draw` looks things up in, such as digits.
     """
 
     draw: Callable[[Any, Any, Any], Batch]
     tables: Callable[[], Any] = dict
 
-    def __call__(self, step: int, rows: range | None = None) -> Batch:
+    def __call__(self, step: int, indices: range | None = None) -> Batch:
         """Draws the examples on the first device."""
-        return self.draw(self.tables(), step, None if rows is None else np.array(rows))
+        return self.draw(self.tables(), step, None if indices is None else np.array(indices))
 
 
 class Evaluation(NamedTuple):

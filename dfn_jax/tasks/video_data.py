@@ -36,7 +36,7 @@ class VideoData(NamedTuple):
 
     Attributes:
         fingerprint: see `Task`.
-        train_batch: (step, rows) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
+        train_batch: (step, indices) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
         test_set: () -> what it is, in words, and its batches of at most TEST_BATCH sequences; on rendered highways also
             with flow and visible (see `highway.video_batch`), of moving digits with overlap and bounce for each
             predicted frame (see `moving_mnist.sequence_events`).
@@ -106,9 +106,9 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
         size = tuple(data.image_size)
         return {"frames": moving_mnist.sequence_batch(key, table, image_size=size, **options)}
 
-    def train_batch(table: jax.Array, step: jax.Array, rows: jax.Array | None) -> Batch:
+    def train_batch(table: jax.Array, step: jax.Array, indices: jax.Array | None) -> Batch:
         options = {"batch_size": config.train.batch_size, "count": data.digit_count, "frames": sum(lengths(config))}
-        return draw(jax.random.fold_in(key, step), table, rows=rows, **options)
+        return draw(jax.random.fold_in(key, step), table, indices=indices, **options)
 
     def test_set() -> tuple[str, Iterable[Batch]]:
         count, frames = config.eval.digit_count or data.digit_count, sum(lengths(config, testing=True))
@@ -155,9 +155,9 @@ def _highway(config: ConfigDict) -> VideoData:
     key = stream(config.seed, TRAINING)
     size = {"image_size": tuple(config.data.image_size), "interval": FRAME_INTERVAL}
 
-    def train_batch(_, step: jax.Array, rows: jax.Array | None) -> Batch:
+    def train_batch(_, step: jax.Array, indices: jax.Array | None) -> Batch:
         options = {"batch_size": config.train.batch_size, "frames": sum(lengths(config))}
-        return highway.video_batch(jax.random.fold_in(key, step), rows=rows, **size, **options)
+        return highway.video_batch(jax.random.fold_in(key, step), indices=indices, **size, **options)
 
     def test_set() -> tuple[str, Iterable[Batch]]:
         test_key = stream(TEST_SEED, HIGHWAY_TEST)
@@ -187,12 +187,12 @@ def _video(config: ConfigDict) -> VideoData:
     def parts(folder: str, fraction: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         return video.split_by_time(clips(folder), test_fraction=fraction)
 
-    def train_batch(step: int, rows: range | None = None) -> Batch:
+    def train_batch(step: int, indices: range | None = None) -> Batch:
         length = sum(lengths(config))
         train, _ = parts(config.data.dir, config.data.test_fraction)
         found = video.check_lengths(train, length=length, purpose="training")
         options = {"seed": config.seed, "batch_size": config.train.batch_size, "length": length}
-        return {"frames": video.segment_batch(found, step, rows=rows, **options)}
+        return {"frames": video.segment_batch(found, step, indices=indices, **options)}
 
     def test_set() -> tuple[str, Iterable[Batch]]:
         length = sum(lengths(config, testing=True))
