@@ -6,7 +6,8 @@ import numpy as np
 
 from dfn_jax.losses import check_same_shape
 
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES = 10_000  # of the bootstrap
+_DRAWN_AT_ONCE = 2**20  # numbers
 
 
 def confidence_interval(values: np.ndarray) -> tuple[float, float]:
@@ -23,7 +24,7 @@ def confidence_interval(values: np.ndarray) -> tuple[float, float]:
     Source:
         Efron, Bootstrap Methods, Annals of Statistics 1979; the percentile method.
     """
-    return _bootstrap(lambda drawn: values[drawn].mean(dtype=np.float64), len(values))
+    return _bootstrap(lambda drawn: values[drawn].mean(axis=1, dtype=np.float64), len(values))
 
 
 def saving_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
@@ -47,12 +48,16 @@ def saving_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]
     """
     check_same_shape(ours, theirs)
     return _bootstrap(
-        lambda drawn: 1 - ours[drawn].mean(dtype=np.float64) / theirs[drawn].mean(dtype=np.float64), len(ours)
+        lambda drawn: 1 - ours[drawn].mean(axis=1, dtype=np.float64) / theirs[drawn].mean(axis=1, dtype=np.float64),
+        len(ours),
     )
 
 
-def _bootstrap(statistic: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
-    random = np.random.default_rng(0)
-    found = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(found, [2.5, 97.5])
+def _bootstrap(statistic: Callable[[np.ndarray], np.ndarray], count: int) -> tuple[float, float]:
+    """Percentiles of a statistic, indices [D, N] -> [D], of all drawings of N examples."""
+    random, some = np.random.default_rng(0), max(1, _DRAWN_AT_ONCE // count)
+    found = [
+        statistic(random.integers(0, count, (min(some, RESAMPLES - done), count))) for done in range(0, RESAMPLES, some)
+    ]
+    low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
     return float(low), float(high)

@@ -82,17 +82,19 @@ def test_protocols_are_what_their_words_say():
         assert short.changes["optim.name"] == "muon"
     medium, rows = TABLES["moving_mnist"].protocols["medium"], {row.preset: row for row in TABLES["moving_mnist"].rows}
     arguments = {row: recipe(reproduce.arguments("moving_mnist", rows[row], "medium", 0)) for row in rows}
-    assert {(one.train.steps, one.train.batch_size) for one in arguments.values()} == {(2000, 4)}
-    assert "2,000 steps of 4 sequences" in medium.recipe
+    assert {(one.train.steps, one.train.batch_size) for one in arguments.values()} == {(3000, 4)}
+    assert "3,000 steps of 4 sequences" in medium.recipe
+    assert {one.train.double_horizon_every for one in arguments.values()} == {400}
+    assert "one predicted frame at first, and twice as many after every 400 steps" in medium.recipe
     rates = {row: (one.optim.name, one.optim.learning_rate) for row, one in arguments.items()}
     assert rates.pop("fc_lstm") == ("adam", 1e-3)
     assert rates.pop("twin") == ("muon", 3e-4)
     assert set(rates.values()) == {("muon", 1e-3)}
     assert (
-        "Muon (for the FC-LSTM Adam), 1e-3, or 3e-4 without the filter, halved every 500, gradients clipped to norm 1"
+        "Muon (for the FC-LSTM Adam), 1e-3, or 3e-4 without the filter, halved every 750, gradients clipped to norm 1"
         in medium.recipe
     )
-    assert {(one.optim.halve_every, one.optim.clip_norm) for one in arguments.values()} == {(500, 1.0)}
+    assert {(one.optim.halve_every, one.optim.clip_norm) for one in arguments.values()} == {(750, 1.0)}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -194,7 +196,7 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     )
     mean, low, high = map(int, said.groups())
     assert low <= mean == round(100 * (1 - (0.7 * hard + noise).mean() / hard.mean())) <= high
-    assert 0 < high - low < 6, "of each mean by itself it would be some forty"
+    assert 0 < high - low < 10, "of each mean by itself it would be some forty"
     keep("paper", 1, 2 * hard)
     keep("twin", 1, hard)
     keep("paper", 0, 0.8 * hard)
