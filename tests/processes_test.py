@@ -35,7 +35,6 @@ from tests.regression import config, regression
 from dfn_jax.errors import PreemptedError
 from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import train
-from experiments import steerable
 assert jax.process_count() == 2 and jax.device_count() == 2
 task = regression()
 def batch(step, indices):
