@@ -65,7 +65,7 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
         The folder's path from the workdir.
     """
     own = json.loads((workdir / "config.json").read_text())
-    differ = differing(own["eval"], config.eval.to_dict())
+    differ = differing(own.get("eval", {}), config.eval.to_dict())
     changed = {name: value for name, value in config.eval.items() if name in differ}
     parts = []
     if changed.keys() & {"name", "dir"}:

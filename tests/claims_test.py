@@ -158,16 +158,15 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     dfn, twin = (np.array(medium[row]["bce_nats_per_frame_curve"]) for row in COMPARED)
     worth = [f"{100 * share:.0f}" for share in 1 - dfn / twin]
     assert f"At +1 it is {worth[0]} %, at +5 {worth[4]} %, at +10 {worth[9]} %" in page
-    saved_by_curriculum = [
-        f"{100 * (1 - medium[row]['bce_nats_per_frame'] / one['bce_nats_per_frame']):.0f} %"
-        for row, one in zip(COMPARED, without, strict=True)
-    ]
-    assert "leave {} fewer nats to the DFN and {} fewer to its twin".format(*saved_by_curriculum) in page
-    fewer = [
-        f"{100 * (1 - muon['bce_nats_per_frame'] / adam['bce_nats_per_frame']):.0f} %"
-        for muon, adam in zip(without, unfinished, strict=True)
-    ]
-    assert f"it has {fewer[1]} fewer nats than by Adam, the DFN {fewer[0]}," in page
+    by_curriculum, by_muon = (
+        [
+            f"{100 * (1 - after['bce_nats_per_frame'] / before['bce_nats_per_frame']):.0f} %"
+            for after, before in zip(*runs, strict=True)
+        ]
+        for runs in (([medium[row] for row in COMPARED], without), (without, unfinished))
+    )
+    assert "leave {} fewer nats to the DFN and {} fewer to its twin".format(*by_curriculum) in page
+    assert f"it has {by_muon[1]} fewer nats than by Adam, the DFN {by_muon[0]}," in page
     for place in ("bounce", "overlap", "neither"):
         found = [medium[row][f"bce_nats_per_frame_at_{place}"] for row in COMPARED]
         found.append(medium["paper"][f"target_entropy_nats_at_{place}"])

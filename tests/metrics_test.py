@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import peak_signal_noise_ratio
 
 from dfn_jax import metrics
+from tests import reference
 
 disparity_errors = jax.jit(metrics.disparity_errors)
 flow_errors = jax.jit(metrics.flow_errors)
@@ -37,12 +38,8 @@ def test_psnr_against_scikit_image(images):
 
 
 def test_ssim_against_scikit_image(images):
-    def reference(prediction, target):
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
-        return structural_similarity(prediction.astype(float), target.astype(float), channel_axis=-1, **options)
-
     function = jax.jit(metrics.ssim)
-    np.testing.assert_allclose(function(*images), each_image(*images, reference), atol=2e-5)
+    np.testing.assert_allclose(function(*images), each_image(*images, reference.ssim), atol=2e-5)
     np.testing.assert_allclose(function(images[1], images[1]), 1, atol=1e-6)
 
 

@@ -80,8 +80,8 @@ def test_the_commands_that_are_shown_have_flags_and_entries_that_there_are(monke
         for words in commands(page):
             given = [word.removeprefix("--").partition("=")[0] for word in words]
             assert {name.partition(".")[0] for name in given} <= flags, words
-            file, *_ = [word for word in words if word.startswith("--config=experiments/")] or [""]
-            pretrained, *_ = [word.partition("=")[2] for word in words if word.startswith("--pretrained=")] or [""]
+            file = next((word for word in words if word.startswith("--config=experiments/")), "")
+            pretrained = next((word.partition("=")[2] for word in words if word.startswith("--pretrained=")), "")
             if not file and pretrained in names():
                 file = f"--config=experiments/{pretrained}.py"
             if file and "NAME" not in file:

@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+from skimage.metrics import structural_similarity
 
 
 def of_few_bits(function, *arguments):
@@ -199,3 +200,9 @@ def moving_corners(rng, *, free, count, frames):
             for t, position in enumerate(bouncing_positions(rng.uniform(), speed, frames)):
                 corners[t, digit, axis] = math.floor(position * free[axis])
     return corners
+
+
+def ssim(prediction, target):
+    """Of one image [H, W, C], by scikit-image with the window of Wang et al. (2004)."""
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    return structural_similarity(prediction.astype(np.float64), target.astype(np.float64), channel_axis=-1, **options)

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
 
 from dfn_jax.data import moving_mnist as sequences
 from dfn_jax.errors import InputError
@@ -16,6 +15,7 @@ from dfn_jax.tasks.video_data import video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from experiments import highway, moving_mnist
+from tests import reference
 
 KNOWN, AHEAD, SIZE = 2, 3, (12, 13)
 
@@ -90,9 +90,8 @@ def test_metrics(batches):
         for name, curve in {"mse_per_frame": mse, "psnr": psnr, "bce_nats_per_frame": bce}.items():
             np.testing.assert_allclose(found[f"{prefix}{name}_curve"], curve, rtol=1e-5)
             np.testing.assert_allclose(found[prefix + name], curve.mean(), rtol=1e-5)
-        window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
-        pairs = zip(*(np.broadcast_to(one, target.shape).reshape(-1, *SIZE) for one in (guess, target)), strict=True)
-        ssim = np.mean([structural_similarity(*(one.astype(np.float64) for one in pair), **window) for pair in pairs])
+        pairs = zip(*(np.broadcast_to(one, target.shape).reshape(-1, *SIZE, 1) for one in (guess, target)), strict=True)
+        ssim = np.mean([reference.ssim(*pair) for pair in pairs])
         np.testing.assert_allclose(found[f"{prefix}ssim"], ssim, atol=2e-5)
     entropy = -(target * np.log(target) + (1 - target) * np.log(1 - target)).sum((2, 3, 4)).mean()
     np.testing.assert_allclose(found["target_entropy_nats"], entropy, rtol=1e-5)
