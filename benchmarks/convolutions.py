@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.timing import interleaved, write_rows
+from benchmarks.timing import CALLS, interleaved, repeated, torch_device, tune_torch, write_rows
 from dfn_jax.ops.conv import conv
 
 CASES = {
@@ -38,18 +38,15 @@ TOLERANCE = {"cpu": 1e-4, "cuda": 1e-2}  # of the largest value; GPUs round what
 
 
 def jax_passes(convolve, images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray) -> dict:
-    """Forward and the two gradients as compiled functions of nothing."""
+    """Forward and the two gradients as compiled functions of nothing, which return as soon as they have begun."""
     images, kernel, gradient = map(jnp.asarray, (images, kernel, gradient))
+    arrays = images, kernel, gradient
     functions = (
-        (jax.jit(convolve), (images, kernel)),
-        (jax.jit(lambda x, w, g: jax.vjp(lambda x: convolve(x, w), x)[1](g)[0]), (images, kernel, gradient)),
-        (jax.jit(lambda x, w, g: jax.vjp(lambda w: convolve(x, w), w)[1](g)[0]), (images, kernel, gradient)),
+        lambda x, w, g: convolve(x, w),
+        lambda x, w, g: jax.vjp(lambda x: convolve(x, w), x)[1](g)[0],
+        lambda x, w, g: jax.vjp(lambda w: convolve(x, w), w)[1](g)[0],
     )
-
-    def run(function, arrays):
-        return jax.block_until_ready(function(*arrays))
-
-    return {name: functools.partial(run, *work) for name, work in zip(PASSES, functions, strict=True)}
+    return {name: functools.partial(jax.jit(work), *arrays) for name, work in zip(PASSES, functions, strict=True)}
 
 
 def torch_passes(stride: int, images: np.ndarray, kernel: np.ndarray, gradient: np.ndarray, device: str) -> dict:
@@ -60,12 +57,6 @@ def torch_passes(stride: int, images: np.ndarray, kernel: np.ndarray, gradient: 
     pad = kernel.shape[0] // 2
     kernel = torch.tensor(kernel).to(device).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
 
-    def run(work):
-        result = work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return result
-
     def gradients(wanted: int):
         which = [index == wanted for index in range(3)]
         return torch.ops.aten.convolution_backward(
@@ -73,9 +64,9 @@ def torch_passes(stride: int, images: np.ndarray, kernel: np.ndarray, gradient: 
         )[wanted]
 
     return {
-        "forward": lambda: run(lambda: torch.nn.functional.conv2d(images, kernel, stride=stride, padding=pad)),
-        "image gradient": lambda: run(lambda: gradients(0)),
-        "kernel gradient": lambda: run(lambda: gradients(1)),
+        "forward": lambda: torch.nn.functional.conv2d(images, kernel, stride=stride, padding=pad),
+        "image gradient": lambda: gradients(0),
+        "kernel gradient": lambda: gradients(1),
     }
 
 
@@ -87,7 +78,8 @@ def as_ours(values) -> np.ndarray:
 def measure(case: str, *, rounds: int) -> list[dict]:
     """The rows of one convolution."""
     samples, size, channels, features, taps, stride = CASES[case]
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    device = torch_device()
+    tune_torch()
     random = np.random.default_rng(0)
     images = random.standard_normal((samples, size, size, channels), np.float32)
     kernel = random.standard_normal((taps, taps, channels, features), np.float32)
@@ -112,7 +104,8 @@ def measure(case: str, *, rounds: int) -> list[dict]:
             errors[peer] = float(np.abs(np.asarray(competitors[peer][name]()) - wanted).max() / np.abs(wanted).max())
             if not errors[peer] <= TOLERANCE[device]:
                 raise AssertionError(f"{case}, {name}: {peer} lies {errors[peer]} of the largest value from PyTorch")
-        times = interleaved({peer: passes[name] for peer, passes in competitors.items()}, rounds=rounds)
+        works = {peer: repeated(passes[name], CALLS[device]) for peer, passes in competitors.items()}
+        times = interleaved(works, rounds=rounds, calls=CALLS[device])
         rows += [
             {
                 "case": case,

@@ -5,20 +5,19 @@
 Every competitor gets the same images, filters (or logits) and gradient of the output, and is compared with `unfold` in
 float64; where one does not agree, its rows say so, and the program ends with 1. The filters are nearly all that must be
 read, so that copying them is the limit: it reads and writes what a forward pass reads. On a GPU the filters of the main
-case fit its cache: look at those of 256x256. `--quick`: the main case alone, in less than a minute.
+case fit its cache: look at those of 256x256. `--quick`: the main case alone, on a GPU with those of 256x256.
 """
 
 import argparse
 import functools
 import sys
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import interleaved, save_rows, write_rows
+from benchmarks.timing import CALLS, interleaved, repeated, save_rows, torch_device, write_rows
 from dfn_jax import ops
 
 TOLERANCE = {
@@ -67,7 +66,6 @@ CASES = (
 )
 LARGE = MAIN._replace(size=(256, 256))  # filters of 340 MB, beyond the cache of any GPU
 ON_GPU = (LARGE, LARGE._replace(normalize="softmax"), LARGE._replace(normalize="softmax", dtype="bfloat16"))
-CALLS_ON_GPU = 20  # in a row: to begin one takes as long as a small one takes
 
 
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,40 +127,24 @@ def torchs(case: Case, arrays: tuple, device: str, dtype: str, *, compiled: bool
     return work
 
 
-def repeated(work: Callable[[], object], calls: int) -> Callable[[], None]:
-    """A function that does a competitor's work a number of times, and returns when all of it is done."""
-
-    def together() -> None:
-        for _ in range(calls):
-            made = work()
-        if isinstance(made[0], jax.Array):
-            jax.block_until_ready(made)
-        elif made[0].is_cuda:
-            import torch
-
-            torch.cuda.synchronize()
-
-    return together
-
-
 def measure(case: Case, *, with_gradient: bool, rounds: int) -> list[dict]:
     """The rows of one case and pass."""
     import torch
 
     torch.compiler.reset()  # After eight cases it would no longer compile, but run as it is.
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    arrays = inputs(case)
+    device, arrays = torch_device(), inputs(case)
     on_device = jax.device_put(tuple(jnp.asarray(values, case.dtype) for values in arrays))
     # What the numbers are once rounded to the case's type, so that only the work itself can differ.
     rounded = tuple(np.asarray(values.astype(jnp.float32)) for values in on_device)
     truth = torchs(case, rounded, device, "float64", compiled=False, with_gradient=with_gradient)()
+    truth = tuple(map(_numbers, truth))
     competitors, temporary = {}, {}
     for name in ("shift", "patches") if device == "cpu" else ("shift", "patches", "pallas"):
         competitors[f"dfn_jax {name}"], temporary[f"dfn_jax {name}"] = ours(case, on_device, name, with_gradient)
     for name, compiled in (("PyTorch unfold", False), ("PyTorch unfold, compiled", True)):
         competitors[name] = torchs(case, rounded, device, case.dtype, compiled=compiled, with_gradient=with_gradient)
     errors = {name: largest_error(work(), truth) for name, work in competitors.items()}
-    copy, calls = jax.jit(jnp.copy), 1 if device == "cpu" else CALLS_ON_GPU
+    copy, calls = jax.jit(jnp.copy), CALLS[device]
     timed = {"copy": lambda: (copy(on_device[1]),), **competitors}
     times = interleaved({name: repeated(work, calls) for name, work in timed.items()}, rounds=rounds, calls=calls)
     copied = times.pop("copy")
@@ -186,8 +168,8 @@ def measure(case: Case, *, with_gradient: bool, rounds: int) -> list[dict]:
 
 
 def largest_error(made: tuple, truth: tuple) -> float:
-    """The largest absolute difference between what a competitor made and what is true."""
-    differences = [np.abs(_numbers(value) - _numbers(right)).max() for value, right in zip(made, truth, strict=True)]
+    """The largest absolute difference between what a competitor made and what is true, in NumPy's float64."""
+    differences = [np.abs(_numbers(value) - right).max() for value, right in zip(made, truth, strict=True)]
     return float(np.max(differences))  # not a number, if one is
 
 
@@ -205,7 +187,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write the rows there")
     parser.add_argument("--rounds", type=int, default=15, help="how often each competitor is timed")
     arguments = parser.parse_args()
-    cases = QUICK if arguments.quick else CASES if jax.default_backend() == "cpu" else ON_GPU + CASES
+    cases = (() if torch_device() == "cpu" else ON_GPU) + (QUICK if arguments.quick else CASES)
     rows = []
     for case in cases:
         for with_gradient in (False, True):

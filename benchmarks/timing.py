@@ -8,9 +8,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+
 from dfn_jax.provenance import commit, hardware, versions
 
+CALLS = {"cpu": 1, "cuda": 20}  # in a row: to begin one on a GPU takes as long as a small one takes
 _SETTLING = 0.02  # seconds
+
+
+def torch_device() -> str:
+    """What PyTorch calls the devices that JAX has found."""
+    return "cpu" if jax.default_backend() == "cpu" else "cuda"
+
+
+def tune_torch() -> None:
+    """Makes PyTorch look for the fastest convolutions, as XLA does, and round their products on GPUs as JAX does."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = jax.config.jax_default_matmul_precision not in ("highest", "float32")
 
 
 def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int, calls: int = 1) -> dict[str, float]:
@@ -38,6 +54,21 @@ def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int, ca
             work()
             times[name].append(1e3 * (time.perf_counter() - began))
     return {name: statistics.median(values) / calls for name, values in times.items()}
+
+
+def repeated(work: Callable[[], object], calls: int) -> Callable[[], None]:
+    """A function that does work, which makes arrays, a number of times, and returns when all of it is done."""
+
+    def together() -> None:
+        for _ in range(calls):
+            made = work()
+        jax.block_until_ready(made)
+        if getattr(jax.tree.leaves(made)[0], "is_cuda", False):
+            import torch
+
+            torch.cuda.synchronize()
+
+    return together
 
 
 def write_rows(rows: list[dict], path: str | None) -> None:

@@ -158,6 +158,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         batch = make_batches(task, mesh, config.train.batch_size)
         guard = LossGuard(config.train.non_finite, config.seed, records.tell)
         pending: list[dict[str, Array]] = []
+        before = None
         # The first process may not have dropped yet what was recorded after the start.
         window = range(start - checkpoint_every + 1, start + 1)
         recent = [one for one in read_records(workdir / "metrics.jsonl") if one["step"] in window]
@@ -178,7 +179,8 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 watchdog.forget()
             state, values = step_function(state, examples)
             pending.append(values)
-            jax.block_until_ready(pending[-2:][0])  # At most two steps in flight: enough to keep the device busy.
+            jax.block_until_ready(before)  # At most two steps in flight: enough to keep the device busy.
+            before = values
             watchdog.end()
             done = step + 1
             if compiles:

@@ -186,7 +186,7 @@ def table() -> str:
         InputError: a record is missing or damaged.
     """
     lines = [
-        "| preset `quick` of | measured on | figure | this network | best trivial predictor | training, s |",
+        "| preset `quick` of | measured on | metric | this network | best trivial predictor | training, s |",
         "|---|---|---|---|---|---|",
     ]
     for name, chosen in RUNS.items():

@@ -171,7 +171,7 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
     assert lines[-6].startswith("| DFN | 464,494 | 0.52; 1.35 (authors' code) |")
     assert lines[-6].endswith("| 10.01 ± 0.01 (2 seeds) | not run | 3.00 (2.50 to 3.25) |")
     assert lines[2].endswith("| not run | not run | not run |")
-    assert lines[-3].endswith("published one. Measured on more scenes; cpu or gpu. DFN: old.")
+    assert lines[-3].endswith("published recipe. Measured on more scenes; cpu or gpu. DFN: old.")
     assert lines[-1] == f"Short protocol: {table.protocols['short'].recipe}. Measured on scenes; cpu."
 
 

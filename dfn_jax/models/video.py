@@ -56,7 +56,8 @@ class VideoDFN(nn.Module):
         window: how many of the newest frames the encoder reads at a time.
         dynamic_bias: whether to add a generated bias to each pixel before it is filtered.
         position_bias: whether the encoder's first layer has one bias per position; fixes the frames' size.
-        refinement: channels of a network of two layers that corrects the filtered frame; 0 for none.
+        refinement: channels of a network of two layers that corrects the filtered frame; 0, as in all published
+            recipes, for none. (The authors' code has one of four layers, which reads the filter's input too.)
         dtype: type of the generator's computation; softmax and filtering are float32.
     """
 
