@@ -47,7 +47,7 @@ PRESETS = {
         "train.batch_size": 4,
         "train.checkpoint_every": 400,
         "optim.name": "muon",
-        "optim.learning_rate": 3e-3,
+        "optim.learning_rate": 1e-3,
         "optim.halve_every": 220,
         "eval.examples": 512,
     },
