@@ -189,6 +189,15 @@ def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
         measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
         *nats, ssim = np.mean(measures, axis=0)
         assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
+    before = reproduce.read(reproduce.RESULTS / "moving_mnist_small_at_3e-3.json")
+    now = [r for r in reproduce.records("moving_mnist") if r["protocol"] == "short"]
+    for rate, records in (("3e-3 (three seeds)", before), ("1e-3, the table above", now)):
+        nats = [
+            [r["bce_nats_per_frame"] for r in records if r["row"] == row] for row in ("cdna", "dna", "paper", "twin")
+        ]
+        assert (
+            f"| {rate} | {' | '.join(f'{np.mean(one):.1f} ± {np.std(one, ddof=1):.1f}' for one in nats)} |" in section
+        )
 
 
 @pytest.mark.parametrize(
