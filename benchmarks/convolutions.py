@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.timing import CALLS, interleaved, repeated, torch_device, tune_torch, write_rows
+from benchmarks.timing import CALLS, interleaved, torch_device, tune_torch, write_rows
 from dfn_jax.ops.conv import conv
 
 CASES = {
@@ -104,7 +104,7 @@ def measure(case: str, *, rounds: int) -> list[dict]:
             errors[peer] = float(np.abs(np.asarray(competitors[peer][name]()) - wanted).max() / np.abs(wanted).max())
             if not errors[peer] <= TOLERANCE[device]:
                 raise AssertionError(f"{case}, {name}: {peer} lies {errors[peer]} of the largest value from PyTorch")
-        works = {peer: repeated(passes[name], CALLS[device]) for peer, passes in competitors.items()}
+        works = {peer: passes[name] for peer, passes in competitors.items()}
         times = interleaved(works, rounds=rounds, calls=CALLS[device])
         rows += [
             {

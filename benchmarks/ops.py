@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import CALLS, interleaved, repeated, save_rows, torch_device, write_rows
+from benchmarks.timing import CALLS, interleaved, save_rows, torch_device, write_rows
 from dfn_jax import ops
 
 TOLERANCE = {
@@ -136,17 +136,16 @@ def measure(case: Case, *, with_gradient: bool, rounds: int) -> list[dict]:
     on_device = jax.device_put(tuple(jnp.asarray(values, case.dtype) for values in arrays))
     # What the numbers are once rounded to the case's type, so that only the work itself can differ.
     rounded = tuple(np.asarray(values.astype(jnp.float32)) for values in on_device)
-    truth = torchs(case, rounded, device, "float64", compiled=False, with_gradient=with_gradient)()
-    truth = tuple(map(_numbers, truth))
+    exact = torchs(case, rounded, device, "float64", compiled=False, with_gradient=with_gradient)
+    truth = tuple(map(_numbers, exact()))
     competitors, temporary = {}, {}
     for name in ("shift", "patches") if device == "cpu" else ("shift", "patches", "pallas"):
         competitors[f"dfn_jax {name}"], temporary[f"dfn_jax {name}"] = ours(case, on_device, name, with_gradient)
     for name, compiled in (("PyTorch unfold", False), ("PyTorch unfold, compiled", True)):
         competitors[name] = torchs(case, rounded, device, case.dtype, compiled=compiled, with_gradient=with_gradient)
     errors = {name: largest_error(work(), truth) for name, work in competitors.items()}
-    copy, calls = jax.jit(jnp.copy), CALLS[device]
-    timed = {"copy": lambda: (copy(on_device[1]),), **competitors}
-    times = interleaved({name: repeated(work, calls) for name, work in timed.items()}, rounds=rounds, calls=calls)
+    copy = functools.partial(jax.jit(jnp.copy), on_device[1])
+    times = interleaved({"copy": copy, **competitors}, rounds=rounds, calls=CALLS[device])
     copied = times.pop("copy")
     return [
         {

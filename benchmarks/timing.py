@@ -36,39 +36,34 @@ def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int, ca
     else: threads of the competitor before still spin, and memory that it has left is slow at first.
 
     Args:
-        competitors: functions that return when their work is done, by name.
-        rounds: how many turns each has; in each turn one call counts.
-        calls: how often a function does its work in one call.
+        competitors: functions that return what their work makes, arrays of either library, or that are done, by name.
+        rounds: how many turns each has; in each turn the last `calls` calls count.
+        calls: how many are begun in a row, before there is a look whether all is done.
 
     Returns:
-        The median of each, in milliseconds for doing the work once.
+        The median of each, in milliseconds for one call.
     """
-    times: dict[str, list[float]] = {name: [] for name in competitors}
-    for _ in range(rounds):
-        for name, work in competitors.items():
-            settled = time.perf_counter() + _SETTLING
-            work()
-            while time.perf_counter() < settled:
-                work()
-            began = time.perf_counter()
-            work()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) / calls for name, values in times.items()}
 
-
-def repeated(work: Callable[[], object], calls: int) -> Callable[[], None]:
-    """A function that does work, which makes arrays, a number of times, and returns when all of it is done."""
-
-    def together() -> None:
+    def in_a_row(work: Callable[[], object]) -> None:
         for _ in range(calls):
             made = work()
         jax.block_until_ready(made)
-        if getattr(jax.tree.leaves(made)[0], "is_cuda", False):
+        if any(getattr(one, "is_cuda", False) for one in jax.tree.leaves(made)):
             import torch
 
             torch.cuda.synchronize()
 
-    return together
+    times: dict[str, list[float]] = {name: [] for name in competitors}
+    for _ in range(rounds):
+        for name, work in competitors.items():
+            settled = time.perf_counter() + _SETTLING
+            in_a_row(work)
+            while time.perf_counter() < settled:
+                in_a_row(work)
+            began = time.perf_counter()
+            in_a_row(work)
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(values) / calls for name, values in times.items()}
 
 
 def write_rows(rows: list[dict], path: str | None) -> None:

@@ -83,7 +83,7 @@ def measure(experiment: str, *, quick: bool, rounds: int) -> list[dict]:
         if not abs(float(value.detach()) - our_loss) <= LOSS_TOLERANCE[device]:
             raise AssertionError(f"{experiment}: {name} has the loss {float(value.detach())}, dfn_jax {our_loss}")
         errors[name] = largest_difference(our_gradient["params"], params)
-        competitors[name] = functools.partial(torch_step, loss, optimiser, device)
+        competitors[name] = functools.partial(torch_step, loss, optimiser)
     times = interleaved(competitors, rounds=rounds)
     return [
         {
@@ -101,15 +101,13 @@ def measure(experiment: str, *, quick: bool, rounds: int) -> list[dict]:
     ]
 
 
-def torch_step(loss, optimiser, device: str) -> None:
-    """Forward, backward, update."""
-    import torch
-
+def torch_step(loss, optimiser):
+    """Begins forward, backward and update; returns the loss."""
     optimiser.zero_grad(set_to_none=True)
-    loss().backward()
+    value = loss()
+    value.backward()
     optimiser.step()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    return value
 
 
 def largest_difference(gradient, params) -> float:

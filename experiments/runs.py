@@ -17,11 +17,8 @@ from dfn_jax.errors import PREEMPTED, InputError, PreemptedError
 from dfn_jax.workdir import check_workdir, results_folder
 
 ROOT = Path(__file__).parents[1]
-SAME_RESULT = (
-    "train.checkpoint_every",
-    "train.evaluate_every",
-    "train.log_every",
-)  # entries that may change without changing a result
+# Entries that may change without changing a result.
+SAME_RESULT = ("train.checkpoint_every", "train.evaluate_every", "train.log_every")
 PLACES = ("data.dir", "eval.dir")  # `launch.py` knows whether the data there are the same
 Record = dict[str, Any]  # results.json of one run, and what its table says of it
 

@@ -191,6 +191,18 @@ def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
         assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
     before = reproduce.read(reproduce.RESULTS / "moving_mnist_small_at_3e-3.json")
     now = [r for r in reproduce.records("moving_mnist") if r["protocol"] == "short"]
+    curves = {
+        row: np.mean([r["bce_nats_per_frame_curve"] for r in now if r["row"] == row], axis=0)
+        for row in ("paper", *RIVALS)
+    }
+    growth = {row: f"{100 * (curve[-1] / curve[0] - 1):.0f} %" for row, curve in curves.items()}
+    told = (
+        "its error grows by {conv_lstm}, that of the networks which get their own prediction as the next input by "
+        "{cdna} (CDNA) to {dna}"
+    )
+    assert told.format(**growth) in in_one_line(section)
+    better = 100 * (1 - mean("moving_mnist", "cdna", "short") / mean("moving_mnist", "paper", "short"))
+    assert f"CDNA is better than the DFN**, by {better:.0f} %," in section
     for rate, records in (("3e-3 (three seeds)", before), ("1e-3, the table above", now)):
         nats = [
             [r["bce_nats_per_frame"] for r in records if r["row"] == row] for row in ("cdna", "dna", "paper", "twin")
@@ -213,6 +225,22 @@ def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, pro
     line = next(line for line in section.splitlines() if line.startswith("| the filter's worth |"))
     worth, *by_seed = re.findall("[0-9]+", saved(table, protocol))
     assert line.startswith(f"| the filter's worth | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
+
+
+def test_the_docs_say_of_the_spatial_transformer_what_the_records_do():
+    runs = {r["protocol"]: r for r in reproduce.records("stereo") if r["row"] == "spatial_transformer"}
+    told = {
+        protocol: "{:.2f} ({:.2f} to {:.2f})".format(run["mse_per_image"], *run["mse_per_image_ci95"])
+        for protocol, run in runs.items()
+    }
+    page = in_one_line(RESULTS_PAGE.read_text())
+    assert f"| {told['short']} | {runs['short']['disparity_epe_noc']:.2f} |" in page
+    times, dfn = runs["medium"]["steps"] / runs["short"]["steps"], mean("stereo", "paper", "medium")
+    assert round(times) == 14
+    assert (
+        f"With fourteen times the steps, by the medium protocol, it has {told['medium']}, where the DFN has {dfn:.2f}"
+        in page
+    )
 
 
 def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records_do():

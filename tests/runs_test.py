@@ -35,8 +35,9 @@ def test_a_run_is_done_once(workdir, capsys):
     assert (found["steps"], found["preset"]) == (4, "smoke")
     assert "done before" in capsys.readouterr().out
     assert (workdir / "results.json").stat().st_mtime_ns == before
-    runs.outcome([*SMOKE, "--config.train.checkpoint_every=3"], workdir)
-    assert (workdir / "results.json").stat().st_mtime_ns == before, "how often to save is no other run"
+    for change in ("--config.train.checkpoint_every=3", "--config.train.log_every=3"):
+        runs.outcome([*SMOKE, change], workdir)
+        assert (workdir / "results.json").stat().st_mtime_ns == before, "how often to save or to log is no other run"
 
 
 @pytest.mark.parametrize(
