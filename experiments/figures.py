@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/figures.md, but one: the paper's figures, by the networks in `dfn_jax/pretrained/`.
+"""Draws the pictures of docs/figures.md by the networks in `dfn_jax/pretrained/`; `side_by_side` draws the other one.
 
     python -m experiments.figures
 

@@ -15,6 +15,7 @@ the DFN and its twin of moving_mnist.
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ def arguments(name: str, row: Row, protocol: str, seed: int) -> list[str]:
     return [f"--config=experiments/{name}.py:{row.preset}", *options]
 
 
+def workdir(name: str, row: Row, protocol: str, seed: int) -> Path:
+    """Where a run of a table's row is, or will be; arguments as in `arguments`."""
+    return ROOT / "workdirs" / "tables" / f"{name}-{row.preset}-{protocol}-{seed}"
+
+
 def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> tuple[Record, np.ndarray | None]:
     """Runs one row, or reads what it reached before.
 
@@ -74,11 +80,10 @@ def run_row(name: str, row: Row, protocol: str, seed: int, extra: list[str]) -> 
     Raises:
         InputError: the run failed, or its folder is of another run.
     """
-    workdir = ROOT / "workdirs" / "tables" / f"{name}-{row.preset}-{protocol}-{seed}"
-    words = [*arguments(name, row, protocol, seed), *extra]
-    found = outcome(words, workdir)
+    words, folder = [*arguments(name, row, protocol, seed), *extra], workdir(name, row, protocol, seed)
+    found = outcome(words, folder)
     record = {"row": row.preset, "protocol": protocol, "command": shlex.join(["python", "launch.py", *words]), **found}
-    return record, read_arrays(workdir / EXAMPLES_FILE).get(TABLES[name].metric)
+    return record, read_arrays(folder / EXAMPLES_FILE).get(TABLES[name].metric)
 
 
 def merged(before: list[Record], new: Record) -> list[Record]:
@@ -169,32 +174,56 @@ def main(words: list[str]) -> None:
         _main(words[1:], flags.FLAGS)
 
 
-def _main(names: list[str], options: flags.FlagValues) -> None:
-    if len(names) != 1 or names[0] not in TABLES:
-        raise InputError(f"wanted one table of {', '.join(TABLES)}; got {' '.join(names) or 'none'}")
-    name, table = names[0], TABLES[names[0]]
+def define_flags() -> None:
+    """Defines the flags that `chosen` reads."""
+    for flag, said in FLAGS.items():
+        flags.DEFINE_bool(flag, False, said)
+    flags.DEFINE_list("rows", None, "presets of the rows; all by default")
+
+
+def chosen(names: list[str], options: flags.FlagValues, tables: Sequence[str]) -> tuple[str, str, list[Row]]:
+    """Of which rows a command is.
+
+    Args:
+        names: its words that are no flags.
+        options: its flags, of `define_flags`.
+        tables: that it may name.
+
+    Returns:
+        The table's name, the protocol's flag and the rows, in the order of the table.
+
+    Raises:
+        InputError: there are no such rows.
+    """
+    if len(names) != 1 or names[0] not in tables:
+        raise InputError(f"wanted one table of {', '.join(tables)}; got {' '.join(names) or 'none'}")
+    table = TABLES[names[0]]
     asked = [flag for flag in FLAGS if options[flag].value]
     if len(asked) != 1 or asked[0] not in table.protocols:
         raise InputError(
-            f"wanted one protocol of {name}, {' or '.join(f'--{flag}' for flag in table.protocols)}; "
+            f"wanted one protocol of {names[0]}, {' or '.join(f'--{flag}' for flag in table.protocols)}; "
             f"got {' '.join(f'--{flag}' for flag in asked) or 'none'}"
         )
-    protocol = asked[0]
     known = [row.preset for row in table.rows]
-    chosen = known if options.rows is None else options.rows
-    if not (chosen and options.seeds):
-        raise InputError("--rows or --seeds is empty; name at least one, or leave it out")
-    if unknown := set(chosen) - set(known):
-        raise InputError(f"no row {', '.join(sorted(unknown))} in {name}; it has {', '.join(known)}")
-    if not all(seed.isdecimal() for seed in options.seeds):
-        raise InputError(f"--seeds is {','.join(options.seeds)}; wanted whole numbers")
+    wanted = known if options.rows is None else options.rows
+    if not wanted:
+        raise InputError("--rows is empty; name at least one, or leave it out")
+    if unknown := set(wanted) - set(known):
+        raise InputError(f"no row {', '.join(sorted(unknown))} in {names[0]}; it has {', '.join(known)}")
+    return names[0], asked[0], [row for row in table.rows if row.preset in wanted]
+
+
+def _main(names: list[str], options: flags.FlagValues) -> None:
+    name, protocol, rows = chosen(names, options, list(TABLES))
+    if not options.seeds or not all(seed.isdecimal() for seed in options.seeds):
+        raise InputError(f"--seeds is {','.join(options.seeds) or 'empty'}; wanted whole numbers")
     if wrong := [option for option in options.option if not option.startswith(ALLOWED)]:
         raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(ALLOWED)}")
     # What cannot be written later is told now.
     with_tables(README.read_text(), recorded_tables())
-    _check_digits(recipe([*arguments(name, table.rows[0], protocol, 0), *options.option]))
+    _check_digits(recipe([*arguments(name, rows[0], protocol, 0), *options.option]))
     failed = []
-    for row in (row for row in table.rows if row.preset in chosen):
+    for row in rows:
         for seed in map(int, options.seeds):
             try:
                 keep(name, *run_row(name, row, protocol, seed, options.option))
@@ -206,9 +235,7 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    for flag, said in FLAGS.items():
-        flags.DEFINE_bool(flag, False, said)
-    flags.DEFINE_list("rows", None, "presets of the rows to run; all by default")
+    define_flags()
     flags.DEFINE_list("seeds", ["0"], "to run each row with")
     flags.DEFINE_multi_string("option", [], "further argument of launch.py, such as --config.data.dir=FOLDER")
     app.run(main)

@@ -11,14 +11,14 @@ from PIL import Image
 from dfn_jax.errors import InputError
 from experiments import figures
 
-BY_HAND = {"moving_mnist_small.png"}
+SIDE_BY_SIDE = {"moving_mnist_small.png"}  # by networks too many to keep
 
 
 def test_the_page_shows_what_is_drawn():
     page = (figures.ROOT / "docs" / "figures.md").read_text()
     drawn = {name for shown in figures.SHOWN for name in shown.pictures.values()}
-    assert drawn | BY_HAND == {path.name for path in figures.FIGURES.glob("*.png")}
-    assert drawn | BY_HAND == set(re.findall(r"figures/(\w+\.png)", page))
+    assert drawn | SIDE_BY_SIDE == {path.name for path in figures.FIGURES.glob("*.png")}
+    assert drawn | SIDE_BY_SIDE == set(re.findall(r"figures/(\w+\.png)", page))
 
 
 def test_pictures_are_of_the_networks_that_are_there():

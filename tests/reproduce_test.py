@@ -218,8 +218,8 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
         (("moving_mnist", "--full"), "this table is of MNIST's digits, and there are none"),
         (("moving_mnist", "--full", "--option=--config.data.digits=drawn"), "this table is of MNIST's digits"),
         (("stereo", "--short", "--seeds=a"), "--seeds is a; wanted whole numbers"),
-        (("stereo", "--short", "--seeds="), "--rows or --seeds is empty"),
-        (("stereo", "--short", "--rows="), "--rows or --seeds is empty"),
+        (("stereo", "--short", "--seeds="), "--seeds is empty; wanted whole numbers"),
+        (("stereo", "--short", "--rows="), "--rows is empty; name at least one"),
         (("stereo", "--short", "--option=--config.train.steps=2"), "would change the protocol"),
     ],
 )
