@@ -36,10 +36,10 @@ def parse(arguments: list[str]) -> list[str]:
         config = flags.FLAGS.config
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         if isinstance(error, KeyError | AttributeError):  # of an entry that the config does not have
-            which = in_one_line(error.args[0])
+            which = in_one_line(error.args[0]).strip("'\"")
             if "get_config" in which:
                 raise InputError(f"{given['--config']} is no config: it has no `get_config`") from error
-            raise InputError(f"the config has no entry {which}; `get_config` in its file lists them all") from error
+            raise InputError(f"the config has no entry {which!r}; `get_config` in its file lists them all") from error
         # An error inside a config file comes with its traceback as text, of which the last line says what it is.
         reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")
         raise InputError(f"{reason}; see --help") from error

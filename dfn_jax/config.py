@@ -14,6 +14,25 @@ from dfn_jax.files import check_text, expanded
 from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Beside the numbers that `check` looks at.
+EVERY_CONFIG_HAS = (
+    "experiment",
+    "preset",
+    "task",
+    "precision",
+    "data.name",
+    "data.dir",
+    "train.non_finite",
+    "optim.name",
+    "optim.learning_rate",
+    "optim.clip_norm",
+    "mesh.data",
+    "mesh.height",
+    "mesh.split_state",
+    "eval.name",
+    "eval.dir",
+    "eval.best",
+)
 
 
 def choose(kind: str, name: str, known: Any) -> Any:
@@ -63,8 +82,10 @@ def check(config: ConfigDict) -> None:
     """Checks what every config has.
 
     Raises:
-        InputError: a number is out of range; names the entry, its value and what was wanted.
+        InputError: an entry is missing, or a number is out of range; names it, its value and what was wanted.
     """
+    for name in EVERY_CONFIG_HAS:
+        _entry(config, name)
     check_whole_numbers(
         config,
         {
@@ -106,11 +127,7 @@ def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int 
         InputError: one is not, is smaller or is too large; names the entry, its value and what was wanted.
     """
     for name, minimum in least.items():
-        entry: Any = config
-        for part in name.split("."):
-            if part not in entry:
-                raise InputError(f"the config has no {name}; add it to the recipe, as the other experiments have it")
-            entry = entry[part]
+        entry = _entry(config, name)
         for value in entry if isinstance(entry, tuple | list) else (entry,):
             if not isinstance(value, int) or not minimum <= value < 2**bits:
                 raise InputError(
@@ -118,36 +135,46 @@ def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int 
                 )
 
 
+def _entry(config: ConfigDict, name: str) -> Any:
+    """The value of a dotted name."""
+    entry: Any = config
+    for part in name.split("."):
+        if part not in entry:
+            raise InputError(f"the config has no {name}; add it to the recipe, as the other experiments have it")
+        entry = entry[part]
+    return entry
+
+
 def check_filter_size(config: ConfigDict, name: str) -> None:
     """Checks the side of a filter in pixels, `config.model.NAME`.
 
     Raises:
-        InputError: it is not odd, so that the filter has no centre, or is too large.
+        InputError: it is missing, is not odd, so that the filter has no centre, or is too large.
     """
-    size = config.model[name]
-    if not 0 < size < 2**16 or size % 2 == 0:
+    size = _entry(config, f"model.{name}")
+    if not isinstance(size, int) or not 0 < size < 2**16 or size % 2 == 0:
         raise InputError(
             f"config.model.{name} is {size}; it must be odd, so that a filter has a centre, and below 2**16"
         )
 
 
-def check_data(config: ConfigDict, known: tuple[str, str]) -> None:
+def check_data(config: ConfigDict, known: tuple[str, ...]) -> None:
     """Checks which data a config trains and evaluates on.
 
     Args:
         config: an experiment's config.
-        known: names of the data; the first is embedded, the second read from a folder.
+        known: names of the data; the last is read from a folder, the others are embedded.
 
     Raises:
-        InputError: a name is unknown, or a folder is given for the embedded data, which would never read it.
+        InputError: a name is unknown, or a folder is given for embedded data, which would never read it.
     """
     names = {"data": config.data.name, "eval": tested_name(config)}
     for group, name in names.items():
         choose(f"config.{group}.name", name, known)
-        if config[group].dir and name == known[0]:
+        if config[group].dir and name != known[-1]:
             raise InputError(
                 f"config.{group}.dir is {config[group].dir!r}, but {name} reads no folder; "
-                f"give --config.{group}.name={known[1]} too"
+                f"give --config.{group}.name={known[-1]} too"
             )
 
 
@@ -182,7 +209,7 @@ def data_folder(named: str, what: str) -> str:
     return named
 
 
-def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
+def seen_in_training(config: ConfigDict, known: tuple[str, ...]) -> str:
     """What to say of a test set where `config.eval.dir` is, or is in, the folder that training read, or the reverse.
 
     Args:
@@ -192,7 +219,7 @@ def seen_in_training(config: ConfigDict, known: tuple[str, str]) -> str:
     Returns:
         Words to append; none where the folders have nothing to do with each other.
     """
-    read = config.data.dir if config.data.name == known[1] else ""
+    read = config.data.dir if config.data.name == known[-1] else ""
     if not (config.eval.dir and read):
         return ""
     ours, theirs = expanded(config.eval.dir).resolve(), expanded(read).resolve()

@@ -179,7 +179,12 @@ def drawn(
     count = batch_size // mesh.shape["data"]
 
     def of_group(tables: Any, step: Array) -> dict[str, Array]:
-        return dict(draw(tables, step, lax.axis_index("data") * count + jnp.arange(count)))
+        found = dict(draw(tables, step, lax.axis_index("data") * count + jnp.arange(count)))
+        if wrong := {name: len(one) for name, one in found.items() if len(one) != count}:
+            raise InputError(
+                f"asked for {count} examples by their indices, the task drew {wrong}; it must draw these alone"
+            )
+        return found
 
     in_groups = jax.shard_map(
         of_group, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec("data"), check_vma=False
@@ -231,16 +236,16 @@ def place(mesh: Mesh, part: Mapping[str, Any], indices: range | None, batch_size
     return {name: place_one(local) for name, local in part.items()}
 
 
-def pad_batch(batch: Array, count: int) -> Array:
-    """Repeats the last example of a batch [N, ...] until there are `count`, where there are fewer: [count, ...]."""
-    return batch[np.minimum(np.arange(max(count, len(batch))), len(batch) - 1)]
+def pad_batch(batch: Any, count: int) -> Any:
+    """Repeats the last example until there are `count`, where there are fewer: a pytree of arrays [N, ...]."""
+    return jax.tree.map(lambda one: one[np.minimum(np.arange(max(count, len(one))), len(one) - 1)], batch)
 
 
-def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array], Any]:
+def over_examples(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Compiles a function so that the devices of this process share the examples of each batch.
 
     Args:
-        function: (parameters, batch [N, ...]) -> pytree of arrays [N, ...].
+        function: (parameters, batch: pytree of arrays [N, ...]) -> pytree of arrays [N, ...].
 
     Returns:
         The same, for any N: the last example is repeated until the devices have as many each.
@@ -251,8 +256,8 @@ def over_examples(function: Callable[[Any, Array], Any]) -> Callable[[Any, Array
         specs = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": PartitionSpec("data")}
         return jax.jit(jax.shard_map(function, mesh=_local_mesh(), check_vma=False, **specs))
 
-    def shared(params: Any, batch: Array) -> Any:
-        count, devices = len(batch), jax.local_device_count()
+    def shared(params: Any, batch: Any) -> Any:
+        count, devices = len(jax.tree.leaves(batch)[0]), jax.local_device_count()
         found = compiled()(params, pad_batch(batch, -(-count // devices) * devices))
         return jax.tree.map(lambda values: values[:count], found)
 

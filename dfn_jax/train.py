@@ -198,7 +198,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
             pending, began = [], now
             records.write(done, record)
             recent.append({"step": done, **record})
-            bar.set_postfix(loss=f"{record.get('loss', math.inf):.5f}", refresh=False)
+            bar.set_postfix(loss=f"{record.get('loss', math.inf):.4g}", refresh=False)
             if saving:
                 check_norm(done, float(_norm(state.params)))
                 recent = [one for one in recent if one["step"] > done - checkpoint_every]

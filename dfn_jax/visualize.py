@@ -161,7 +161,7 @@ def panel(
     Raises:
         ValueError: no images, rows of different lengths, or titles that are not one for each column or row.
     """
-    if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+    if len(rows) == 0 or len(rows[0]) == 0 or len({len(row) for row in rows}) != 1:
         raise ValueError(f"rows must be of one length, at least 1, got lengths {[len(row) for row in rows]}")
     for what, titles, count in (("column", column_titles, len(rows[0])), ("row", row_titles, len(rows))):
         if len(titles) not in (0, count):

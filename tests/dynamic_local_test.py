@@ -393,6 +393,16 @@ def test_bad_arguments_raise(changes, message):
         dynamic_local_filter(**(arguments | {"kernel_size": 3} | changes))
 
 
+def test_a_size_that_is_traced_is_told_how_to_be_static():
+    images, filters = np.zeros((1, 4, 4, 2), np.float32), np.zeros((1, 4, 4, 9), np.float32)
+    for size in (3, (3, 3)):
+        with pytest.raises(
+            ValueError, match=r"kernel_size: got a traced value; give 'kernel_size' to jax.jit in static"
+        ):
+            jax.jit(dynamic_local_filter)(images, filters, kernel_size=size)
+    jax.jit(dynamic_local_filter, static_argnames="kernel_size")(images, filters, kernel_size=3)
+
+
 @pytest.mark.parametrize(("name", "layout"), [("patches", "shared"), ("patches", "banks"), ("shift", "banks")])
 def test_products_are_of_float32_on_every_device(name, layout):
     images, filters, options = example(layout, (1, 3, 4, 2), (2, 3))

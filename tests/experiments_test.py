@@ -1,11 +1,14 @@
 """The recipes: every preset is whole, and trains what it says, in the precision and colours that it says."""
 
+import functools
 import importlib
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from dfn_jax.config import check
 from dfn_jax.errors import InputError
@@ -13,8 +16,11 @@ from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import TEST_SEED
 from dfn_jax.train import make_state, make_train_step
+from experiments.runs import ROOT
 
-EXPERIMENTS = ("steerable", "stereo", "moving_mnist", "highway")
+EXPERIMENTS = [
+    path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in path.read_text()
+]
 
 
 def get_config(experiment, *preset):
@@ -36,11 +42,14 @@ def test_networks_compute_in_the_precision_asked_for(experiment, preset, monkeyp
         assert (":bf16[" in str(jax.make_jaxpr(task.loss)(params, batch))) == halves
 
 
-def test_a_recipe_that_lacks_an_entry_is_told_which():
-    config = get_config("stereo")
+@pytest.mark.parametrize("name", flatten_dict(get_config("steerable").to_dict(), sep="."))
+def test_a_recipe_that_lacks_an_entry_is_told_which(name):
+    """Of the entries of a recipe that has none but those that every one has."""
+    config = get_config("steerable")
+    *groups, entry = name.split(".")
     with config.unlocked():
-        del config.train.evaluate_every
-    with pytest.raises(InputError, match=r"train\.evaluate_every; add it to the recipe"):
+        del functools.reduce(getattr, groups, config)[entry]
+    with pytest.raises(InputError, match=f"the config has no {re.escape(name)}; add it to the recipe"):
         check(config)
 
 

@@ -121,6 +121,7 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/stereo.py:smoke", "--config.data.test_fraction=nan"), "test_fraction is nan; it must"),
         (("--config=experiments/stereo.py:smoke", f"--config.optim.halve_every={2**31}"), "below 2**31"),
         (("--config=experiments/stereo.py", "--config.nothing.x=3"), "the config has no entry 'nothing'; `get_config`"),
+        (("--config=experiments/stereo.py", "--config.model.rows=3"), "the config has no entry 'rows'; `get_config`"),
         (("--config=experiments/stereo.py:smoke", "--config.optim.name=sgd"), "choose one of: adam, muon"),
         (("--config=experiments/stereo.py:smoke", "--config.model.name=cnn"), "choose one of: dfn, twin"),
         (("--config=experiments/stereo.py:smoke", "--config.data.name=kitti"), "choose one of: highway, pairs"),

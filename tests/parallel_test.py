@@ -23,6 +23,7 @@ PROGRAM = """
 import collections, re
 import jax, numpy as np
 from dfn_jax import parallel
+from dfn_jax.errors import InputError
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.train import make_state, make_train_step
@@ -59,6 +60,14 @@ assert sums(factor, batch["frames"])[0].sharding.shard_shape((8,)) == (1,)
 for count in (8, 6, 3):
     found, _ = sums(factor, batch["frames"][:count])
     np.testing.assert_allclose(found, 2 * batch["frames"][:count].sum((1, 2, 3, 4)), rtol=1e-5)
+named = parallel.over_examples(lambda factor, batch: {"sums": factor * batch["frames"].sum((1, 2, 3, 4))})
+np.testing.assert_allclose(named(factor, batch)["sums"], sums(factor, batch["frames"])[0], rtol=1e-5)
+try:
+    parallel.drawn(mesh, lambda tables, step, indices: batch, {}, 8)(0)
+except InputError as error:
+    assert "asked for 2 examples by their indices, the task drew {'frames': 8}" in str(error)
+else:
+    raise AssertionError("each of four groups has drawn the whole batch")
 wanted = jax.jit(jax.value_and_grad(task.loss))(state.params, batch)
 largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1]))
 for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):

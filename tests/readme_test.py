@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 
+from dfn_jax import tasks
 from dfn_jax.pretrained import names
-from dfn_jax.tasks import make_task_without_data, video_networks
+from dfn_jax.tasks import make_task_without_data, video_data, video_networks
 from dfn_jax.train import restore
 from experiments import runs
 from tests.architecture_test import ROOT
@@ -19,9 +20,10 @@ from tests.experiments_test import EXPERIMENTS, get_config
 def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     names = {"left": jnp.full((2, 64, 64, 1), 0.5), "workdir": tmp_path}
-    monkeypatch.setattr(video_networks, "NETWORKS", dict(video_networks.NETWORKS))
+    for module, table in ((video_networks, "NETWORKS"), (video_data, "SOURCES"), (tasks, "TASKS")):
+        monkeypatch.setattr(module, table, dict(getattr(module, table)))
     exec("\n".join(blocks), names)
     assert names["same"].shape == names["moved"].shape == (16, 64, 64, 3)
     assert float(abs(names["same"] - names["moved"]).max()) < 1e-5
@@ -35,6 +37,9 @@ def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     assert 0 < evaluation.metrics["mse_per_frame"] < 256
     assert "mse_per_frame_within_reach" in evaluation.metrics
     assert not any("flow" in name for name in evaluation.metrics)
+    assert names["on_squares"].data == "8 moving squares"
+    assert 0.08 < names["on_squares"].metrics["baseline_last_frame_mse_per_frame"] / 8 < 3
+    assert names["on_moves"].metrics["mse"] < 0.03, "where moving nothing has 0.148"
     # As the README reads the parameters of a run.
     params = restore(make_task_without_data(names["config"]), names["config"], tmp_path).params
     recorded = json.loads((tmp_path / "results.json").read_text())["parameters"]

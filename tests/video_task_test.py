@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from dfn_jax.data import moving_mnist as sequences
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task, video_networks
-from dfn_jax.tasks.video_data import video_data
+from dfn_jax.tasks.video_data import SOURCES, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from experiments import highway, moving_mnist
@@ -307,10 +307,14 @@ def test_what_cannot_be_is_named(changes, message):
         make_task(mnist_config(**changes)).train_batch(0)
 
 
-def test_a_folder_for_the_embedded_highway_is_refused():
+@pytest.mark.parametrize("name", ["highway", "mine"])
+def test_a_folder_for_embedded_data_is_refused(name, monkeypatch):
+    monkeypatch.setitem(SOURCES, "mine", SOURCES["highway"])
     config = highway.get_config("smoke")
+    config.data.name = name
+    make_task(config)
     config.data.dir = "somewhere"
-    with pytest.raises(InputError, match="highway reads no folder"):
+    with pytest.raises(InputError, match=f"{name} reads no folder; give --config.data.name=video too"):
         make_task(config)
 
 

@@ -2,13 +2,21 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from dfn_jax.config import choose
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Task
 
-TASKS = ("stereo", "steerable", "video")
+
+def _of_module(name: str) -> Callable[[ConfigDict], Task]:
+    """The `make_task` of a module here, which is imported when it is called."""
+    return lambda config: importlib.import_module(f"dfn_jax.tasks.{name}").make_task(config)
+
+
+TASKS = {name: _of_module(name) for name in ("stereo", "steerable", "video")}
 EXPERIMENTS = {"stereo": "stereo", "steerable": "steerable", "moving_mnist": "video", "highway": "video"}
 
 
@@ -24,11 +32,10 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: the name is unknown, or the config asks for what the task cannot do.
     """
-    if config.task not in TASKS:
-        raise InputError(f"config.task is {config.task!r}; known tasks: {', '.join(TASKS)}")
+    make = choose("config.task", config.task, TASKS)
     if config.task != EXPERIMENTS.get(config.experiment, config.task):
         raise InputError(f"config.task is {config.task!r}; {config.experiment} is {EXPERIMENTS[config.experiment]}")
-    task = importlib.import_module(f"dfn_jax.tasks.{config.task}").make_task(config)
+    task = make(config)
     return task._replace(fingerprint=functools.cache(task.fingerprint))  # It reads all digits, or looks at all files.
 
 

@@ -59,7 +59,11 @@ def make_task(config: ConfigDict) -> Task:
     height, width = config.data.image_size
     fields = config.model.to_dict()
     network_class = configs.choose("config.model.name", fields.pop("name"), NETWORKS)
-    network = network_class(**fields, dtype=configs.PRECISIONS[config.precision])
+    try:
+        network = network_class(**fields, dtype=configs.PRECISIONS[config.precision])
+    except TypeError as error:
+        raise InputError(f"config.model does not fit the network {config.model.name!r}: {error}") from error
+    taps = config.model.taps
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         return losses.mean_squared_error(_prediction(network.apply(params, batch["left"])), batch["right"])
@@ -67,10 +71,10 @@ def make_task(config: ConfigDict) -> Task:
     @parallel.over_examples
     def predict(params: Params, left: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         output = network.apply(params, left)
-        return _prediction(output), _disparity(output)
+        return _prediction(output), _disparity(output, taps)
 
     test_examples = functools.cache(lambda: _test_examples(config))  # Training may evaluate many times.
-    largest_shift = max(1, config.model.taps // 2)
+    largest_shift = max(1, taps // 2)
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
         loss=loss,
@@ -89,14 +93,23 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def _prediction(output: Filtered | Selected | Warped | jax.Array) -> jax.Array:
+    if not isinstance(output, Filtered | Selected | Warped | jax.Array):
+        raise InputError(
+            f"the network returns a {type(output).__name__}; wanted an image [N, H, W, C], Filtered, Selected or Warped"
+        )
     return output if isinstance(output, jax.Array) else output.prediction
 
 
-def _disparity(output: Filtered | Selected | Warped | jax.Array) -> jax.Array | None:
+def _disparity(output: Filtered | Selected | Warped | jax.Array, taps: int) -> jax.Array | None:
     """What a network fetched pixels by, [N, H, W] in pixels; None where it makes them up."""
     match output:
         case Filtered(filters=filters) | Selected(filters=filters):
-            return ops.expected_displacement(filters, (1, filters.shape[-1]))[..., 0]
+            if filters.shape[-1] != taps:
+                raise InputError(
+                    f"the network's filters have {filters.shape[-1]} taps, config.model.taps is {taps}; disparity is "
+                    "read off filters of one row. For others return Warped, with ops.expected_displacement of them"
+                )
+            return ops.expected_displacement(filters, (1, taps))[..., 0]
         case Warped(displacement=displacement):
             return displacement[..., 0]
     return None

@@ -37,7 +37,8 @@ class DrawnBatch(NamedTuple):
     """A `TrainBatch` that no host needs to read: every device can draw its own examples.
 
     Attributes:
-        draw: (tables, step [] int, indices [n] int or None for all) -> Batch; pure, so that it can be compiled.
+        draw: (tables, step [] int, indices [n] int or None for all) -> Batch, exactly these examples of the step's
+            whole batch, as several devices each draw their own; pure, so that it can be compiled.
         tables: () -> pytree of NumPy arrays that `draw` looks things up in, such as digits.
     """
 
@@ -116,7 +117,8 @@ class Task(NamedTuple):
 
     Attributes:
         init: key -> parameters.
-        loss: (parameters, batch) -> scalar loss, float32; pure, so that it can be compiled and differentiated.
+        loss: (parameters, batch) -> scalar loss, float32, a mean over the examples, as several devices average theirs;
+            pure, so that it can be compiled and differentiated.
         train_batch: what to train on; a `DrawnBatch` where it can be.
         evaluate: parameters -> Evaluation, on data that training never sees.
         loss_name: what the loss is, for the learning curve.

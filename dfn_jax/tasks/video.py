@@ -9,7 +9,7 @@ from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch, Curriculum, Params, Task
-from dfn_jax.tasks.video_data import HIGHWAY_DATA, lengths, video_data
+from dfn_jax.tasks.video_data import known_without_digits, lengths, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from dfn_jax.tasks.video_prediction import video_inputs
@@ -100,7 +100,7 @@ def _check(config: ConfigDict) -> None:
     if of_digits and config.data.name != "moving_mnist":
         raise InputError(f"config.data.name is {config.data.name!r}; a recipe with digits has moving_mnist alone")
     if not of_digits:
-        configs.check_data(config, HIGHWAY_DATA)
+        configs.check_data(config, known_without_digits())
     elif config.eval.name or config.eval.dir:
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
     # Few enough that their sum, too, is a whole number to JAX.

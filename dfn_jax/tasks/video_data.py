@@ -27,7 +27,6 @@ from dfn_jax.tasks.task import (
     stream,
 )
 
-HIGHWAY_DATA = ("highway", "video")
 FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
 
 
@@ -134,7 +133,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
             predicted = {name: field[:, data.input_frames :] for name, field in happening.items()}
             return draw(drawn_by, test_digits, **options) | predicted
 
-        return words, _Batches(config.eval.examples, examples)
+        return words, Batches(config.eval.examples, examples)
 
     def fingerprint() -> str:
         return "" if source == "drawn" else f"digits {zlib.crc32(digits.load_digits(source, folder, 'train')):08x}"
@@ -164,7 +163,7 @@ def _highway(config: ConfigDict) -> VideoData:
         known, predicted = lengths(config, testing=True)
         options = {"batch_size": TEST_BATCH, "frames": known + predicted, "flows": predicted}
         words = f"{config.eval.examples} scenes of the highway renderer that training never sees"
-        return words, _Batches(
+        return words, Batches(
             config.eval.examples,
             lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options),
         )
@@ -204,7 +203,7 @@ def _video(config: ConfigDict) -> VideoData:
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
         words += "" if config.eval.dir else ", the end of each clip, which training never sees"
-        words += configs.seen_in_training(config, HIGHWAY_DATA)
+        words += configs.seen_in_training(config, known_without_digits())
         return words, _in_batches(sequences)
 
     return VideoData(lambda: video.fingerprint(configs.data_folder(config.data.dir, "clips")), train_batch, test_set)
@@ -213,10 +212,16 @@ def _video(config: ConfigDict) -> VideoData:
 SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
 
 
-class _Batches:
+def known_without_digits() -> tuple[str, ...]:
+    """Names of the data for recipes without digits, as `config.check_data` wants them."""
+    return (*(name for name in SOURCES if name not in ("moving_mnist", "video")), "video")
+
+
+class Batches:
     """As many examples as asked for, in batches of TEST_BATCH that are made as one goes through them."""
 
     def __init__(self, examples: int, make: Callable[[int], Batch]):
+        """Takes how many, and what makes the batch of an index, all of its TEST_BATCH examples."""
         self._examples, self._make = examples, make
 
     def __len__(self) -> int:
@@ -228,6 +233,6 @@ class _Batches:
             yield {name: field[: self._examples - TEST_BATCH * index] for name, field in batch.items()}
 
 
-def _in_batches(sequences: np.ndarray) -> _Batches:
+def _in_batches(sequences: np.ndarray) -> Batches:
     """Batches of sequences [N, T, H, W, C] uint8."""
-    return _Batches(len(sequences), lambda index: {"frames": unit_range(sequences[TEST_BATCH * index :][:TEST_BATCH])})
+    return Batches(len(sequences), lambda index: {"frames": unit_range(sequences[TEST_BATCH * index :][:TEST_BATCH])})
