@@ -5,6 +5,7 @@ Every checkpoint carries a fingerprint of its arrays: Orbax reads overwritten by
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,19 @@ from dfn_jax.errors import InputError, in_one_line, out_of_memory
 from dfn_jax.files import write_whole
 
 KEEP = 3  # newest checkpoints that stay, beside the one of the lowest loss
+
+
+def check_path(workdir: Path) -> None:
+    """Checks that checkpoints in a workdir could be read again.
+
+    Raises:
+        InputError: its path is another one to Orbax, which reads a bracket as a pattern, and a backslash as a slash.
+    """
+    if wrong := [sign for sign in "[\\" if sign in str(workdir.absolute())]:
+        raise InputError(
+            f"checkpoints in {workdir.absolute()} could not be read again, because of {' and '.join(wrong)} in the "
+            "path; choose a --workdir without"
+        )
 
 
 class Checkpoints:
@@ -150,7 +164,7 @@ class Checkpoints:
             aside.mkdir(exist_ok=True)
             number = sum(1 for _ in aside.glob(f"{newer}-*"))
             if processes.is_first():
-                (self._folder / str(newer)).rename(aside / f"{newer}-{number}")
+                shutil.move(self._folder / str(newer), aside / f"{newer}-{number}")  # `checkpoints` may be a link
         if later:
             processes.wait("damaged checkpoints are set aside")
             self._manager.reload()

@@ -1,12 +1,17 @@
 """What may go wrong for reasons outside the code: programs tell it in one line, and exit with 1."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
+_ASKED = "asked to end; what was saved is whole: give the same command again"
+_ending = threading.Event()  # SIGTERM came, and PreemptedError is on its way
+_RAISED_AGAIN_AFTER = 0.1  # seconds
 
 
 class InputError(ValueError):
@@ -32,13 +37,38 @@ def in_one_line(error: object, most: int | None = None) -> str:
 
 def preempt_on_sigterm() -> None:
     """From now on SIGTERM raises PreemptedError, once; training itself listens in its own way, and saves first."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _ending.clear()
+    signal.signal(signal.SIGTERM, _raise_preempted)
+    tell = sys.unraisablehook
+    if getattr(tell, "__name__", "") != _raised_again.__name__:
+        sys.unraisablehook = _raised_again(tell)
 
-    def raise_error(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What is done from here on is not to be cut short.
-        raise PreemptedError("asked to end; what was saved is whole: give the same command again")
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, raise_error)
+def _raise_preempted(*_: object) -> None:
+    if not _ending.is_set():  # What is done from then on is not to be cut short.
+        _ending.set()
+        raise PreemptedError(_ASKED)
+
+
+def _raised_again(tell: Any) -> Any:
+    """A hook for errors that Python drops, as those in callbacks of its garbage collector, where a signal may come."""
+
+    def send() -> None:
+        _ending.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def hook(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, PreemptedError):
+            tell(dropped)
+            return
+        timer = threading.Timer(_RAISED_AGAIN_AFTER, send)  # Raised at once, it would be dropped again.
+        timer.daemon = True
+        timer.start()
+
+    hook.__name__ = _raised_again.__name__
+    return hook
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -66,6 +96,9 @@ def told_in_one_line(
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except Exception as error:
+        if _ending.is_set():  # A library took the one for another, as where a signal comes while it is imported.
+            print(f"{program}: {_ASKED}", file=sys.stderr)
+            sys.exit(PREEMPTED)
         reason = in_one_line(error, 1000)
         if out_of_memory(error):
             reason = f"not enough memory ({reason[:200]}); make the batch, the images or the network smaller"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dfn_jax import pretrained, processes
+from dfn_jax.checkpoint import check_path
 from dfn_jax.config import check, differing, tested_name
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
@@ -50,6 +51,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
         with processes.together():
             task = make_task(config)
             if training:
+                check_path(workdir)
                 open_train_data(task)  # Data that cannot be used are told before the workdir is claimed.
                 task.check_test()
             own_test = not config.eval.dir and tested_name(config) == config.data.name

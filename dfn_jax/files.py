@@ -19,8 +19,17 @@ SAMPLED, SAMPLED_BYTES = 64, 2**16  # files, and bytes of each, that a fingerpri
 
 
 def cache_folder() -> Path:
-    """The folder for what can be made again: `$XDG_CACHE_HOME/dfn_jax`, or `~/.cache/dfn_jax`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfn_jax"
+    """The folder for what can be made again: `$XDG_CACHE_HOME/dfn_jax`, or `~/.cache/dfn_jax`.
+
+    Raises:
+        InputError: there is no home folder, and no other is named.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfn_jax"
+    except RuntimeError as error:
+        raise InputError(
+            "there is no home folder; set HOME, or XDG_CACHE_HOME to a folder for what can be made again"
+        ) from error
 
 
 def expanded(path: str | Path) -> Path:

@@ -112,7 +112,7 @@ def disparity_errors(disparity: jax.Array, truth: jax.Array, mask: jax.Array) ->
     _check_maps(disparity, truth, mask, channels=0)
     truth = as_float(truth)
     error = jnp.abs(as_float(disparity) - truth)
-    return _sums_over_valid(mask, epe=error, bad1=error > 1, d1=_is_outlier(error, jnp.abs(truth)))
+    return _sums_over_valid(mask, epe=error, bad1=~(error <= 1), d1=_is_outlier(error, jnp.abs(truth)))
 
 
 @jax.jit
@@ -198,8 +198,8 @@ def _gaussian_means(images: jax.Array) -> jax.Array:
 
 
 def _is_outlier(error: jax.Array, magnitude: jax.Array) -> jax.Array:
-    # 5 % as 1 / 20: whole numbers are exact in float32 where 0.05 is not.
-    return (error >= 3) & (20 * error >= magnitude)
+    # 5 % as 1 / 20: whole numbers are exact in float32 where 0.05 is not. What is not a number is an outlier.
+    return ~((error < 3) | (20 * error < magnitude))
 
 
 def _sums_over_valid(mask: jax.Array, **values: jax.Array) -> dict[str, jax.Array]:

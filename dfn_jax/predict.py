@@ -13,6 +13,7 @@ from dfn_jax.progress import progress
 from dfn_jax.tasks.task import Inputs, Params, Task
 
 RECORD = "predictions.json"
+LONGEST_NAME = 230  # bytes; most disks take 255, and a file that is being written has some more
 
 
 def open_inputs(task: Task, source: str | Path, workdir: Path) -> tuple[Inputs, Path]:
@@ -50,6 +51,11 @@ def _check_names(names: list[Path]) -> None:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise InputError(f"the predictions from {count} inputs would be called {name}; rename all but one")
+    longest = max((name.name for name in names), key=lambda name: len(os.fsencode(name)))
+    if len(os.fsencode(longest)) > LONGEST_NAME:
+        raise InputError(
+            f"the input {longest} has a name of more than {LONGEST_NAME} bytes; rename it to a shorter one"
+        )
     files = {name.with_name(f"{name.name}.{ending}") for name in names for ending in ("png", "npz")}
     if clash := next((folder for name in names for folder in name.parents if folder in files), None):
         raise InputError(f"the input has a folder {clash}, as a prediction from it would be called; rename it")

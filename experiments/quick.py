@@ -18,7 +18,7 @@ from absl import app, flags
 
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import expanded, write_whole
-from experiments.readme import README, RESULTS, alone, figure, with_tables
+from experiments.readme import README, RESULTS, alone, figure, print_table, with_tables
 from experiments.runs import ROOT, Record, outcome, read
 
 DATA = "FOLDER"  # in a run's arguments: where the real data are
@@ -234,7 +234,7 @@ def main(words: list[str]) -> None:
         if named and not expanded(named).is_dir():
             raise InputError(f"{named} is no folder; give that of the real data as --data or in DFN_DATA")
         folder = str(expanded(named).resolve()) if named else DATA
-        with_tables(README.read_text(), {"quick": ""})
+        with_tables(README.read_text(encoding="utf-8"), {"quick": ""})
         left_out = missing(folder)
         for name, path in left_out.items():
             kept(name)
@@ -243,8 +243,8 @@ def main(words: list[str]) -> None:
             record = run(name, folder)
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         with alone():
-            write_whole(README, with_tables(README.read_text(), {"quick": table()}))
-        print(table())
+            write_whole(README, with_tables(README.read_text(encoding="utf-8"), {"quick": table()}))
+        print_table(table())
 
 
 if __name__ == "__main__":

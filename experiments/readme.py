@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 
 from dfn_jax.errors import InputError
@@ -32,6 +33,12 @@ def with_tables(readme: str, tables: dict[str, str]) -> str:
         _, after = rest.split(end)
         readme = f"{before}{begin}\n{text}\n{end}{after}"
     return readme
+
+
+def print_table(text: str) -> None:
+    """Prints a table, with escapes for what the terminal's encoding does not have."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import read_arrays, write_arrays, write_whole
 from dfn_jax.workdir import EXAMPLES_FILE
 from experiments.comparison import key
-from experiments.readme import README, RESULTS, alone, with_tables
+from experiments.readme import README, RESULTS, alone, print_table, with_tables
 from experiments.runs import ROOT, Record, outcome, read, recipe
 from experiments.tables import TABLES, Row, Table
 from experiments.wording import markdown
@@ -143,18 +143,22 @@ def keep(name: str, record: Record, values: np.ndarray | None) -> None:
         values: of `run_row`.
 
     Raises:
-        InputError: rows of one protocol would not be measured on the same, or a file there is damaged.
+        InputError: rows of one protocol would not be measured on the same, a figure is not finite, or a file there is
+            damaged.
     """
+    if not _is_record(record, TABLES[name]):
+        metric = TABLES[name].metric
+        raise InputError(f"its {metric} is {record.get(metric)}, which no table can hold; results/ stays as it was")
     with alone():
         together = merged(records(name), record)
         known = read_arrays(_examples_file(name)) | {key(record): values}
         examples = {run: known.get(run) for run in map(key, together)}
         write_arrays(_examples_file(name), {run: found for run, found in examples.items() if found is not None})
         write_whole(RESULTS / f"{name}.json", json.dumps(together, indent=2) + "\n")
-        write_whole(README, with_tables(README.read_text(), recorded_tables()))
+        write_whole(README, with_tables(README.read_text(encoding="utf-8"), recorded_tables()))
 
 
-def _check_digits(config: ConfigDict) -> None:
+def check_digits(config: ConfigDict) -> None:
     """Checks before hours of training that they would not be spent on digits of which nothing is published.
 
     Raises:
@@ -220,8 +224,8 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
     if wrong := [option for option in options.option if not option.startswith(ALLOWED)]:
         raise InputError(f"--option={wrong[0]} would change the protocol; it may be {', '.join(ALLOWED)}")
     # What cannot be written later is told now.
-    with_tables(README.read_text(), recorded_tables())
-    _check_digits(recipe([*arguments(name, rows[0], protocol, 0), *options.option]))
+    with_tables(README.read_text(encoding="utf-8"), recorded_tables())
+    check_digits(recipe([*arguments(name, rows[0], protocol, 0), *options.option]))
     failed = []
     for row in rows:
         for seed in map(int, options.seeds):
@@ -229,7 +233,7 @@ def _main(names: list[str], options: flags.FlagValues) -> None:
                 keep(name, *run_row(name, row, protocol, seed, options.option))
             except InputError as error:
                 failed.append(f"{row.preset}, seed {seed}: {error}")
-    print(recorded_tables()[name])
+    print_table(recorded_tables()[name])
     if failed:
         raise InputError("; ".join(failed))
 

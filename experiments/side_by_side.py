@@ -17,12 +17,13 @@ from ml_collections import ConfigDict
 from dfn_jax import visualize
 from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import write_whole
+from dfn_jax.records import read_records
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.video_data import lengths, video_data
 from dfn_jax.tasks.video_networks import make_network
 from dfn_jax.train import restore
 from dfn_jax.workdir import check_workdir
-from experiments.reproduce import arguments, chosen, define_flags, workdir
+from experiments.reproduce import arguments, check_digits, chosen, define_flags, workdir
 from experiments.runs import PLACES, SAME_RESULT, recipe
 from experiments.tables import Row
 
@@ -48,12 +49,16 @@ def predicted(config: ConfigDict, folder: Path, frames: np.ndarray) -> np.ndarra
         [N, F, H, W, C] in [0, 1].
 
     Raises:
-        InputError: there is no checkpoint, or none that fits.
+        InputError: it is not done, was trained on other data, or has no checkpoint that fits.
     """
-    known, horizon = lengths(config, testing=True)
-    network, params = make_network(config), restore(make_task(config), config, folder).params
+    task, network, (known, horizon) = make_task(config), make_network(config), lengths(config, testing=True)
+    if (begun_with := read_records(folder / "starts.jsonl")[-1]["data"]) != task.fingerprint():
+        raise InputError(f"{folder} was trained on other data ({begun_with}); set DFN_DATA to the folder that has them")
+    state = restore(task, config, folder)
+    if state.step != config.train.steps:
+        raise InputError(f"{folder} has done {state.step} of its {config.train.steps} steps; let it go on to the end")
     rollout = jax.jit(lambda params, given: network.rollout(params, given, horizon).frame)
-    return np.clip(rollout(params, frames[:, :known]), 0, 1)
+    return np.clip(rollout(state.params, frames[:, :known]), 0, 1)
 
 
 def picture(frames: np.ndarray, predictions: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -94,6 +99,7 @@ def draw(name: str, protocol: str, rows: list[Row], *, seed: int, count: int) ->
     Raises:
         InputError: a row has not been run, or was run on other data.
     """
+    check_digits(recipe(arguments(name, rows[0], protocol, seed)))
     runs = {
         row.name: (recipe(arguments(name, row, protocol, seed)), workdir(name, row, protocol, seed)) for row in rows
     }

@@ -1,5 +1,6 @@
 """Checkpoints: exact resuming, after a damage, a full disk or SIGTERM too, and the best one's choice."""
 
+import errno
 import json
 import os
 import shutil
@@ -122,6 +123,26 @@ def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(how, tmp_path, 
     named = f"{tmp_path}/checkpoints/6 cannot be read"
     assert (named in capsys.readouterr().err) == (how != "missing")
     assert (tmp_path / "damaged_checkpoints" / "6-0").is_dir() == (how != "missing")
+
+
+def test_a_damaged_checkpoint_on_another_disk_is_set_aside_too(tmp_path, monkeypatch):
+    """Where `checkpoints` is a link to it; nothing can be renamed from one disk to another."""
+    settings, rename = config(), os.rename
+    train(regression(), settings, tmp_path)
+    (tmp_path / "checkpoints").rename(tmp_path / "disk")
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "disk")
+    damage(tmp_path / "disk" / "6", "truncated")
+    held = {path.name for path in (tmp_path / "disk" / "6").rglob("*")}
+
+    def between_disks(source, target):
+        if "damaged_checkpoints" in str(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", between_disks)
+    train(regression(), settings, tmp_path)
+    assert {path.name for path in (tmp_path / "damaged_checkpoints" / "6-0").rglob("*")} == held
+    assert int(restore(regression(), settings, tmp_path).step) == 6
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(tmp_path):

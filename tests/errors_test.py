@@ -39,3 +39,36 @@ with told_in_one_line("p"):
     assert (done.returncode, done.stdout) == (75, "saved\n"), done.stderr
     assert done.stderr.startswith("p: asked to end")
     assert len(done.stderr.splitlines()) == 1
+
+
+BEGINNING = """
+import os, signal, time
+from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+preempt_on_sigterm()
+"""
+IN_A_FINALISER = """
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+with told_in_one_line("p"):
+    Finalised()
+    time.sleep(30)
+"""
+TAKEN_FOR_ANOTHER = """
+with told_in_one_line("p"):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    except BaseException as error:
+        raise ImportError("an extension cannot be initialised") from error
+"""
+
+
+@pytest.mark.parametrize("code", [IN_A_FINALISER, TAKEN_FOR_ANOTHER], ids=["finaliser", "import"])
+def test_a_sigterm_is_not_lost_where_its_error_is(code):
+    done = subprocess.run(
+        [sys.executable, "-c", BEGINNING + code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 75, done.stderr
+    assert done.stderr == "p: asked to end; what was saved is whole: give the same command again\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import fingerprint, make_writable_folder, read_arrays, write_arrays
+from dfn_jax.files import cache_folder, fingerprint, make_writable_folder, read_arrays, write_arrays
 
 
 def test_arrays_come_back_and_damage_is_told(tmp_path):
@@ -28,6 +28,15 @@ def test_arrays_come_back_and_damage_is_told(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told_at_once():
     with pytest.raises(OSError):
         make_writable_folder(Path("/proc"))
+
+
+def test_where_there_is_no_home_folder_the_variable_that_names_another_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as where the user has no entry
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(InputError, match="there is no home folder; set HOME, or XDG_CACHE_HOME"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "dfn_jax"
 
 
 def test_a_folder_for_results_is_made_and_left_empty(tmp_path):

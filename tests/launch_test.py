@@ -196,6 +196,11 @@ def test_steerable_from_one_command(tmp_path):
         (("--mode=predict", "--pretrained=stereo"), "--mode=predict and --input=PATH, what to predict from, go"),
         (("--config=experiments/stereo.py:smoke", "--input=left.png"), "go together"),
         (("--mode=predict", "--pretrained=stereo", "--input=/nowhere"), "the input /nowhere does not exist"),
+        (
+            ("--config=experiments/stereo.py:smoke", "--workdir={empty} [1]"),
+            "none [1] could not be read again, because of [",
+        ),
+        (("--config=experiments/stereo.py:smoke", "--workdir={empty}\\1"), "choose a --workdir without"),
         (("--config=experiments/stereo.py:smoke", "extra"), "unexpected argument 'extra'"),
         (("--config=experiments/stereo.py:smoke", "--mode=dream"), "dream"),
     ],
@@ -204,7 +209,7 @@ def test_mistakes_are_told_in_one_line(arguments, wanted, tmp_path):
     filled = (argument.replace("{empty}", str(tmp_path / "none")) for argument in arguments)
     workdir = () if any("--workdir" in argument for argument in arguments) else (f"--workdir={tmp_path / 'run'}",)
     assert wanted in fail(*filled, *workdir)
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")

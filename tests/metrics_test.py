@@ -80,6 +80,14 @@ def test_disparity_thresholds(truth, error, bad1, d1, sign):
     assert {name: value.item() for name, value in sums.items()} == {"valid": 1, "epe": error, "bad1": bad1, "d1": d1}
 
 
+def test_what_is_not_a_number_is_wrong():
+    truth, mask = np.full((1, 1, 1), 10, np.float32), np.ones((1, 1, 1), bool)
+    found = disparity_errors(np.full_like(truth, np.nan), truth, mask)
+    assert (found["bad1"], found["d1"]) == (1, 1)
+    found = metrics.flow_errors(np.full((1, 1, 1, 2), np.nan), np.ones((1, 1, 1, 2)), mask)
+    assert found["fl_all"] == 1
+
+
 def test_disparity_against_loop_over_a_streamed_test_set():
     rng = np.random.default_rng(0)
     truth = rng.uniform(0, 80, (5, 7, 9)).astype(np.float32)

@@ -124,6 +124,8 @@ def test_moving_digits_need_none_of_mnist(tmp_path, capfd, monkeypatch):
         ("stereo", "cut_short", "cannot read .*1.png as an image"),
         ("stereo", "not\udce9utf8", "which is not UTF-8"),
         ("stereo", "words.txt", "cannot read"),
+        ("stereo", f"{240 * 'x'}.png", "has a name of more than 230 bytes"),
+        ("stereo", "leads_nowhere", "cannot read .*1.png as an image"),
         ("stereo", "mixed", "1.png is a RGBA image"),
         ("stereo", ".", "where predictions go; give one that does not"),
         ("highway", "words.txt", "is no video file"),
@@ -145,6 +147,9 @@ def test_inputs_that_cannot_be_used_are_told_before_anything_is_written(network,
     (tmp_path / "cut_short" / "1.png").write_bytes(whole[: len(whole) // 2])
     write_images(tmp_path / "mixed", np.zeros((1, 8, 8, 1)))
     Image.new("RGBA", (8, 8)).save(tmp_path / "mixed" / "1.png")
+    Image.new("L", (8, 8)).save(tmp_path / f"{240 * 'x'}.png")
+    write_images(tmp_path / "leads_nowhere", np.zeros((1, 8, 8, 1)))
+    (tmp_path / "leads_nowhere" / "1.png").symlink_to(tmp_path / "no such file")
     with pytest.raises(InputError, match=wanted):
         experiment.predict_by_pretrained(network, tmp_path / "out", tmp_path / source)
     assert not (tmp_path / "out").exists()

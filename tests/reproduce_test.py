@@ -1,6 +1,7 @@
 """The tables of the paper: what is run, and what is told of it."""
 
 import functools
+import io
 import json
 import math
 import re
@@ -15,7 +16,7 @@ from dfn_jax.files import read_arrays
 from dfn_jax.tasks import make_task
 from experiments import quick, reproduce, steerable, wording
 from experiments.comparison import key
-from experiments.readme import with_tables
+from experiments.readme import print_table, with_tables
 from experiments.reproduce import TABLES
 from experiments.runs import recipe
 from tests.experiments_test import get_config
@@ -202,6 +203,11 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     keep("paper", 0, 0.8 * hard)
     said = "DFN: 20 % more than without the filter (-20, 100 and -20 % with the seeds)"
     assert keep("paper", 2, 0.8 * hard)[0] == said
+    known = (tmp_path / "stereo.json").read_text()
+    broken = {"row": "paper", "protocol": "short", "seed": 0, "data": "scenes", "hardware": "", "mse_per_image": None}
+    with pytest.raises(InputError, match="its mse_per_image is None, which no table can hold"):
+        reproduce.keep("stereo", broken, None)
+    assert (tmp_path / "stereo.json").read_text() == known
     for seed in (0, 1):
         keep("paper", seed, None)
     assert keep("paper", 2, None) is None, "examples of runs that are no more there"
@@ -226,6 +232,19 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
 def test_mistakes_are_told_in_one_line(arguments, message, monkeypatch):
     monkeypatch.delenv("DFN_DATA", raising=False)
     assert message in fail(*arguments, name="experiments.reproduce")
+
+
+def test_a_table_is_printed_whatever_the_terminal_can_show(monkeypatch):
+    for encoding, shown in (
+        ("utf-8", "1 ± 2 – 3\n"),
+        ("latin-1", "1 ± 2 \\u2013 3\n"),
+        ("ascii", "1 \\xb1 2 \\u2013 3\n"),
+    ):
+        terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", terminal)
+        print_table("1 ± 2 – 3")
+        terminal.seek(0)
+        assert terminal.read() == shown
 
 
 def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypatch):

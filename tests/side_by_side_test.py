@@ -1,5 +1,8 @@
 """The networks of a table beside each other: what is drawn is what the table measured."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -66,13 +69,28 @@ def test_a_row_that_was_not_run_is_told(runs):
         side_by_side.draw("highway", "short", list(ROWS), seed=1, count=2)
 
 
+def test_a_run_that_is_not_done_or_is_of_other_data_is_told(runs, tmp_path):
+    config, folder = runs[0]
+    frames = side_by_side.first_sequences(config, 1)
+    copy = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(copy / "checkpoints" / "4")
+    with pytest.raises(InputError, match="has done 2 of its 4 steps; let it go on"):
+        side_by_side.predicted(config, copy, frames)
+    started = json.loads((folder / "starts.jsonl").read_text())
+    (copy / "starts.jsonl").write_text(json.dumps({**started, "data": "digits 12345678"}) + "\n")
+    with pytest.raises(InputError, match=r"was trained on other data \(digits 12345678\)"):
+        side_by_side.predicted(config, copy, frames)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("stereo", "--short", "--png=x.png"), "wanted one table of moving_mnist, highway; got stereo"),
         (("highway", "--short", "--rows=cdna", "--png=x.png"), "no row cdna in highway; it has twin, paper"),
         (("highway", "--short"), "wanted --png=FILE"),
+        (("moving_mnist", "--short", "--png=x.png"), "this table is of MNIST's digits, and there are none"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message):
+def test_mistakes_are_told_in_one_line(arguments, message, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
     assert message in fail(*arguments, name="experiments.side_by_side")

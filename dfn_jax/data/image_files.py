@@ -57,7 +57,9 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
     found = folder.rglob("*") if recursive else folder.iterdir()
-    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not hidden(path) and path.is_file()]
+    # A link that leads nowhere is one of them, so that what is missing is told.
+    there = (path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
+    images = [path for path in there if path.suffix.lower() in IMAGE_SUFFIXES and not hidden(path)]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 

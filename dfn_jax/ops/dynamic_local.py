@@ -53,10 +53,10 @@ def dynamic_local_filter(
             pictures, `softmax_filters` gives the filters.
         implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is always
             differentiable in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU
-            interpreted, slowly; no full banks, less than 2**31 numbers in any array), or None for 'shift', on a CPU the
-            fastest in every case measured; on a GPU nothing has been measured yet. The last two have gradients written
-            by hand, which hold no neighbourhoods either; with full banks, or with more than four channels to a filter,
-            that of 'shift' is the compiler's.
+            interpreted, slowly; first derivatives alone, no full banks, less than 2**31 numbers in any array), or None
+            for 'shift', on a CPU the fastest in every case measured; on a GPU nothing has been measured yet. The last
+            two have gradients written by hand, which hold no neighbourhoods either; with full banks, or with more than
+            four channels to a filter, that of 'shift' is the compiler's.
 
     Returns:
         [N, H', W', C], for full banks [N, H', W', F], in the images' dtype; accumulated in float32 (float64 if an
