@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "pretrained": {"errors", "files", "tasks", "train"},
     "predict": {"config", "errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
-        "config", "errors", "evaluate", "files", "optimisers", "predict", "pretrained", "processes", "provenance",
+        "checkpoint", "config", "errors", "evaluate", "files", "optimisers", "predict", "pretrained", "processes", "provenance",
         "records", "tasks", "train", "workdir",
     },
     "command_line": {"errors", "pretrained"},
