@@ -44,8 +44,8 @@ MAY_IMPORT = {
     "pretrained": {"errors", "files", "tasks", "train"},
     "predict": {"config", "errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
-        "checkpoint", "config", "errors", "evaluate", "files", "optimisers", "predict", "pretrained", "processes", "provenance",
-        "records", "tasks", "train", "workdir",
+        "checkpoint", "config", "errors", "evaluate", "files", "optimisers", "predict", "pretrained", "processes",
+        "provenance", "records", "tasks", "train", "workdir",
     },
     "command_line": {"errors", "pretrained"},
     "provenance": set(),
