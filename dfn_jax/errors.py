@@ -12,6 +12,7 @@ PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked 
 _ASKED = "asked to end; what was saved is whole: give the same command again"
 _ending = threading.Event()  # SIGTERM came, and PreemptedError is on its way
 _RAISED_AGAIN_AFTER = 0.1  # seconds
+_tell_dropped = sys.unraisablehook
 
 
 class InputError(ValueError):
@@ -41,9 +42,7 @@ def preempt_on_sigterm() -> None:
         return
     _ending.clear()
     signal.signal(signal.SIGTERM, _raise_preempted)
-    tell = sys.unraisablehook
-    if getattr(tell, "__name__", "") != _raised_again.__name__:
-        sys.unraisablehook = _raised_again(tell)
+    sys.unraisablehook = _raise_again
 
 
 def _raise_preempted(*_: object) -> None:
@@ -52,23 +51,19 @@ def _raise_preempted(*_: object) -> None:
         raise PreemptedError(_ASKED)
 
 
-def _raised_again(tell: Any) -> Any:
-    """A hook for errors that Python drops, as those in callbacks of its garbage collector, where a signal may come."""
+def _raise_again(dropped: Any) -> None:
+    """Takes errors that Python drops, as those in callbacks of its garbage collector, where a signal may come too."""
+    if not issubclass(dropped.exc_type, PreemptedError):
+        _tell_dropped(dropped)
+        return
 
     def send() -> None:
         _ending.clear()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def hook(dropped: Any) -> None:
-        if not issubclass(dropped.exc_type, PreemptedError):
-            tell(dropped)
-            return
-        timer = threading.Timer(_RAISED_AGAIN_AFTER, send)  # Raised at once, it would be dropped again.
-        timer.daemon = True
-        timer.start()
-
-    hook.__name__ = _raised_again.__name__
-    return hook
+    timer = threading.Timer(_RAISED_AGAIN_AFTER, send)  # Raised at once, it would be dropped again.
+    timer.daemon = True
+    timer.start()
 
 
 def out_of_memory(error: Exception) -> bool:

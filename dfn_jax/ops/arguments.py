@@ -24,10 +24,11 @@ def positive_pair(value, name: str) -> tuple[int, int]:
     try:
         vertical, horizontal = value if isinstance(value, (tuple, list)) else (value, value)
         vertical, horizontal = operator.index(vertical), operator.index(horizontal)
+    except jax.errors.TracerIntegerConversionError as error:
+        reason = f"{name}: got a traced value; give {name!r} to jax.jit in static_argnames, or close over it."
+        raise ValueError(reason) from error
     except (TypeError, ValueError):
         vertical = horizontal = 0
-    if any(isinstance(one, jax.core.Tracer) for one in jax.tree.leaves(value)):
-        raise ValueError(f"{name}: got a traced value; give {name!r} to jax.jit in static_argnames, or close over it.")
     if not 1 <= min(vertical, horizontal) <= max(vertical, horizontal) <= _LARGEST:
         raise ValueError(f"{name}: got {value!r}, wanted a positive int, at most 2**16, or a pair of them.")
     return vertical, horizontal
