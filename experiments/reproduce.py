@@ -1,4 +1,4 @@
-"""Runs the rows of a table of the paper under one protocol; writes results/TABLE.json and the README's tables.
+"""Runs the rows of a table under one protocol; writes results/TABLE.json and the README's tables.
 
     python -m experiments.reproduce stereo --short
     python -m experiments.reproduce moving_mnist --full --rows=paper,twin --seeds=0,1,2
@@ -118,7 +118,7 @@ def records(name: str) -> list[Record]:
 
 def _is_record(one: object, table: Table) -> bool:
     """Whether it has what its table shows."""
-    if not isinstance(one, dict) or not {"protocol", "seed", "data", "hardware"} <= one.keys():
+    if not isinstance(one, dict) or not {"protocol", "seed", "data"} <= one.keys():
         return False
     interval = one.get(f"{table.metric}_ci95", [])
     known = one.get("row") in [row.preset for row in table.rows] and isinstance(interval, list)

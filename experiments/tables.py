@@ -1,4 +1,4 @@
-"""What the tables of the paper are made of: networks, published figures, and protocols from days to minutes."""
+"""What the tables are made of: networks, published figures, and protocols from days to minutes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -157,7 +157,9 @@ TABLES = {
         {
             "full": FULL,
             "medium": MEDIUM,
-            "short": _short(highway.PRESETS["quick"], "the preset `quick`: 32x32, 1,500 steps of 4 sequences, Muon"),
+            "short": _short(
+                highway.PRESETS["quick"], "the preset `quick`: 32x32, 1,500 steps of 4 sequences, Muon, 3e-3"
+            ),
         },
         (
             Cited(
@@ -178,7 +180,7 @@ TABLES = {
         {
             "full": FULL,
             "medium": MEDIUM,
-            "short": _short(stereo.PRESETS["quick"], "the preset `quick`: 700 steps of 4 pairs, Muon"),
+            "short": _short(stereo.PRESETS["quick"], "the preset `quick`: 700 steps of 4 pairs, Muon, 3e-3"),
         },
         (Cited("best shift per row", "–", "baseline_row_shift_mse_per_image"),),
     ),

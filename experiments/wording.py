@@ -1,4 +1,4 @@
-"""A table of the paper in Markdown, from the records of its runs."""
+"""A table of networks in Markdown, from the records of its runs."""
 
 import math
 
@@ -82,11 +82,8 @@ def _measured(records: list[Record], metric: str) -> str:
 
 
 def _on(records: list[Record], names: dict[str, str]) -> str:
-    """What runs were measured on, and where; and the notes of records that are not quite what their command says."""
-    machines: dict[str, dict[str, None]] = {}
-    for record in records:
-        machines.setdefault(record["data"], {})[record["hardware"]] = None
-    said = [f"Measured on {data}; {' or '.join(hardware)}." for data, hardware in machines.items()]
+    """What runs were measured on; and the notes of records that are not quite what their command says."""
+    said = [f"Measured on {data}." for data in dict.fromkeys(record["data"] for record in records)]
     for note in dict.fromkeys(record["note"] for record in records if "note" in record):
         rows = dict.fromkeys(names[record["row"]] for record in records if record.get("note") == note)
         said.append(f"{', '.join(rows)}: {note}.")

@@ -124,7 +124,7 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
     assert saving[1] == saved_by_one_seed("moving_mnist", "medium").replace("**", "")
     (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
     share, hours = examples_seen("moving_mnist") / 4 / dfn["steps"], dfn["training_time_s"] / 3600
-    assert f": 1/{share:.0f} of the training, {hours:.1f} hours" in told["paper"][2]
+    assert f": 1/{share:.0f} of the sequences, {hours:.1f} hours" in told["paper"][2]
     readme = in_one_line(README.read_text())
     assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in readme
 
@@ -234,6 +234,15 @@ def test_the_docs_say_of_learning_rates_what_the_records_do():
     ]
     told = "stereo's DFN has {} and its twin {} (at 3e-3: {} and {}), highway's DFN {} and its twin {} ({} and {})"
     assert told.format(*figures[:2], *figures[4:6], *figures[2:4], *figures[6:]) in in_one_line(section)
+    found = {case: values[0] for case, values in found.items() if values}
+    slow, fast = (1 - found["stereo", rate, "paper"] / found["stereo", rate, "twin"] for rate in (1e-3, 3e-3))
+    dfn, twin = (min(found["highway", rate, row] for rate in (1e-3, 3e-3)) for row in COMPARED)
+    assert found["highway", 1e-3, "paper"] > found["highway", 1e-3, "twin"]
+    told = (
+        f"At 1e-3 stereo's filter would be worth {100 * slow:.0f} % instead of {100 * fast:.0f} %, and highway's would "
+        f"do harm; each at its better rate, it is worth {100 * (1 - dfn / twin):.0f} %."
+    )
+    assert told in in_one_line(section)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +291,9 @@ def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records
         assert f"| {name} | {by_seed} | {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in page
     savings = [1 - ours["mse_per_frame"] / theirs["mse_per_frame"] for ours, theirs in zip(*runs.values(), strict=True)]
     bounds = scipy.stats.ttest_1samp(savings, 0).confidence_interval()
-    told = "a 95 % t-interval over the three is {:.0f} to {:.0f} %".format(*(100 * bound for bound in bounds))
-    assert told in in_one_line(page)
+    told = "{:.0f} to {:.0f} %".format(*(100 * bound for bound in bounds))
+    assert f"a 95 % t-interval over the three is {told}" in in_one_line(page)
+    assert f"(95 % interval over seeds: {told})" in README.read_text()
     curves = [[np.array(run["mse_per_frame_curve"]) for run in runs[row]] for row in COMPARED]
     shares = [100 * (1 - ours / theirs) for ours, theirs in zip(*curves, strict=True)]
     by_seed = " | ".join(f"{share[0]:.0f}, {share[2]:.0f} %" for share in shares)

@@ -1,4 +1,4 @@
-"""The tables of the paper: what is run, and what is told of it."""
+"""The tables: what is run, and what is told of it."""
 
 import functools
 import io
@@ -149,7 +149,7 @@ def test_records_are_replaced_by_row_protocol_and_seed():
 
 def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
     table = TABLES["stereo"]
-    common = {"data": "scenes", "hardware": "cpu", "row": "paper"}
+    common = {"data": "scenes", "row": "paper"}
     records = [
         {
             **common,
@@ -162,14 +162,13 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
         {**common, "protocol": "full", "seed": 0, "mse_per_image": 10.0, "data": "more scenes"},
         {**common, "protocol": "full", "seed": 1, "mse_per_image": 10.02, "data": "more scenes", "note": "old"},
     ]
-    records[2]["hardware"] = "gpu"
     lines = wording.markdown(table, records, {}).splitlines()
     assert lines[-5] == "| best shift per row | – | – | – | – | 7.00 |"
     assert lines[-6].startswith("| DFN | 464,494 | 0.52; 1.35 (authors' code) |")
     assert lines[-6].endswith("| 10.01 ± 0.01 (2 seeds) | not run | 3.00 (2.50 to 3.25) |")
     assert lines[2].endswith("| not run | not run | not run |")
-    assert lines[-3].endswith("published recipe. Measured on more scenes; cpu or gpu. DFN: old.")
-    assert lines[-1] == f"Short protocol: {table.protocols['short'].recipe}. Measured on scenes; cpu."
+    assert lines[-3].endswith("published recipe. Measured on more scenes. DFN: old.")
+    assert lines[-1] == f"Short protocol: {table.protocols['short'].recipe}. Measured on scenes."
 
 
 def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_have(tmp_path, monkeypatch):
@@ -179,7 +178,7 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     hard = np.random.default_rng(0).exponential(size=100)
 
     def keep(row, seed, values):
-        record = {"row": row, "protocol": "short", "seed": seed, "data": "scenes", "hardware": "cpu"}
+        record = {"row": row, "protocol": "short", "seed": seed, "data": "scenes"}
         mean = 1.0 if values is None else values.mean()
         reproduce.keep("stereo", {**record, "mse_per_image": mean}, values)
         return re.search(r"DFN: .*? without the filter \(.*?\)", (tmp_path / "README.md").read_text())
@@ -200,7 +199,7 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     said = "DFN: 20 % more than without the filter (-20, 100 and -20 % with the seeds)"
     assert keep("paper", 2, 0.8 * hard)[0] == said
     known = (tmp_path / "stereo.json").read_text()
-    broken = {"row": "paper", "protocol": "short", "seed": 0, "data": "scenes", "hardware": "", "mse_per_image": None}
+    broken = {"row": "paper", "protocol": "short", "seed": 0, "data": "scenes", "mse_per_image": None}
     with pytest.raises(InputError, match="its mse_per_image is None, which no table can hold"):
         reproduce.keep("stereo", broken, None)
     assert (tmp_path / "stereo.json").read_text() == known
@@ -248,7 +247,7 @@ def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypat
     (tmp_path / "stereo.json").write_text("[{")
     with pytest.raises(InputError, match=r"stereo.json is damaged"):
         reproduce.recorded_tables()
-    whole = {"row": "twin", "protocol": "full", "seed": 0, "data": "", "hardware": "", "mse_per_image": 1.0}
+    whole = {"row": "twin", "protocol": "full", "seed": 0, "data": "", "mse_per_image": 1.0}
     (tmp_path / "stereo.json").write_text(json.dumps([whole]))
     assert reproduce.records("stereo") == [whole]
     for spoilt in (
