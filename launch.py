@@ -50,7 +50,7 @@ def main(_: list[str]) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     config, name = CONFIG.value, PRETRAINED.value
-    title = f"pretrained-{name}" if name else f"{config.experiment}-{config.preset}"
+    title = f"pretrained-{name}" if name else f"{config.get('experiment')}-{config.get('preset')}"
     workdir = expanded(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
     check_text("--workdir", str(workdir.absolute()))
     parallel.check_devices()

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
 from dfn_jax.files import check_text, expanded
-from dfn_jax.guards import POLICIES
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+POLICIES = ("stop", "skip")  # what to do about a loss or gradient that is not finite
 # Beside the numbers that `check` looks at.
 EVERY_CONFIG_HAS = (
     "experiment",
@@ -105,8 +105,9 @@ def check(config: ConfigDict) -> None:
             check_text(f"config.{name}", value)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"config.{name} is {value}; it must be finite")
-    if len(config.data.image_size) != 2:
-        raise InputError(f"config.data.image_size is {config.data.image_size}; it must be (height, width) in pixels")
+    size = config.data.image_size
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise InputError(f"config.data.image_size is {size}; it must be (height, width) in pixels")
     if config.optim.learning_rate <= 0:
         raise InputError(f"config.optim.learning_rate is {config.optim.learning_rate}; it must be a positive number")
     if config.optim.clip_norm < 0:
@@ -158,23 +159,24 @@ def check_filter_size(config: ConfigDict, name: str) -> None:
         )
 
 
-def check_data(config: ConfigDict, known: tuple[str, ...]) -> None:
+def check_data(config: ConfigDict, reads_folder: dict[str, bool]) -> None:
     """Checks which data a config trains and evaluates on.
 
     Args:
         config: an experiment's config.
-        known: names of the data; the last is read from a folder, the others are embedded.
+        reads_folder: by the names of the data that there are, whether they lie in a folder.
 
     Raises:
-        InputError: a name is unknown, or a folder is given for embedded data, which would never read it.
+        InputError: a name is unknown, or a folder is given for data that would never read it.
     """
     names = {"data": config.data.name, "eval": tested_name(config)}
     for group, name in names.items():
-        choose(f"config.{group}.name", name, known)
-        if config[group].dir and name != known[-1]:
+        reads = choose(f"config.{group}.name", name, reads_folder)
+        if config[group].dir and not reads:
+            others = " or ".join(other for other, reads in reads_folder.items() if reads)
             raise InputError(
                 f"config.{group}.dir is {config[group].dir!r}, but {name} reads no folder; "
-                f"give --config.{group}.name={known[-1]} too"
+                f"give --config.{group}.name={others} too"
             )
 
 
@@ -209,20 +211,18 @@ def data_folder(named: str, what: str) -> str:
     return named
 
 
-def seen_in_training(config: ConfigDict, known: tuple[str, ...]) -> str:
+def seen_in_training(config: ConfigDict) -> str:
     """What to say of a test set where `config.eval.dir` is, or is in, the folder that training read, or the reverse.
 
     Args:
-        config: an experiment's config.
-        known: names of the data, as in `check_data`.
+        config: an experiment's config, after `check_data`.
 
     Returns:
         Words to append; none where the folders have nothing to do with each other.
     """
-    read = config.data.dir if config.data.name == known[-1] else ""
-    if not (config.eval.dir and read):
+    if not (config.eval.dir and config.data.dir):
         return ""
-    ours, theirs = expanded(config.eval.dir).resolve(), expanded(read).resolve()
+    ours, theirs = (expanded(folder).resolve() for folder in (config.eval.dir, config.data.dir))
     return ", which training read too" if ours.is_relative_to(theirs) or theirs.is_relative_to(ours) else ""
 
 
@@ -239,7 +239,10 @@ def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, t
     Returns:
         Dotted names, sorted -> value in theirs, value in ours; None where there is none.
     """
-    theirs, ours = (flatten_dict(dict(config), sep=".") for config in (theirs, ours))
+    theirs, ours = (
+        {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
+        for entries in (flatten_dict(dict(config), sep=".") for config in (theirs, ours))
+    )
 
     def agree(name: str) -> bool:
         if name in theirs and name in ours:

@@ -55,8 +55,9 @@ def evaluate(
     records, starts = read_records(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
-    results = _results(config, state, evaluation, records, starts, here=here, began=began)
-    sections = [*evaluation.sections, *_training_curve(task, records)]
+    done = [record for record in records if record["step"] <= int(state.step)]
+    results = _results(config, state, evaluation, done, starts, here=here, began=began)
+    sections = [*evaluation.sections(), *_training_curve(task, done)]
     if folder == workdir:
         sections += _test_curve(records, starts, config, int(state.step), evaluation)
     report.write_report(

@@ -43,6 +43,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
     began, workdir = time.monotonic(), expanded(workdir)
+    config = config.copy_and_resolve_references()  # `make_task` writes into it which data it found.
     _check_jax()
     check(config)
     make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
@@ -57,7 +58,6 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
             own_test = not config.eval.dir and tested_name(config) == config.data.name
             data = task.fingerprint() if training or own_test else None
             may_differ = _may_change(workdir, config, data)
-        # `make_task` wrote into the config which data it found.
         asked = f"{workdir.absolute()} {training} {data} {config.to_json_best_effort()}"
         if not processes.alike(asked):
             raise InputError("the processes of this run have different flags, configs or data; give all the same")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from dfn_jax.errors import DivergedError
 
-POLICIES = ("stop", "skip")  # what to do about a loss or gradient that is not finite
 SPIKE = 5  # times the median loss of the last steps
 SLOW = 20  # times the median time of the last steps
 WINDOW = 100  # steps that a median is taken over

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from dfn_jax.ops.arguments import at_least_float32
+
 PROBABILITY_EPSILON = float(jnp.finfo(jnp.float32).eps)
 
 
@@ -71,7 +73,7 @@ def as_float(values: jax.Array) -> jax.Array:
         The same values, float32 or float64.
     """
     values = jnp.asarray(values)
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values.astype(at_least_float32(values))
 
 
 def check_same_shape(prediction: jax.Array, target: jax.Array) -> None:

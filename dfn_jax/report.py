@@ -69,29 +69,29 @@ class Table(NamedTuple):
 def comparison_table(
     results: Mapping[str, float],
     measures: Mapping[str, tuple[str, str]],
-    rivals: Mapping[str, str],
+    baselines: Mapping[str, str],
     *,
     title: str,
     caption: str = "",
 ) -> Table:
-    """The table of flat results: this network beside its rivals, whose results bear a prefix.
+    """The table of flat results: this network beside trivial predictors, whose results bear a prefix.
 
     Args:
         results: as in `results.json`, for example `psnr` and `baseline_copy_psnr`.
         measures: label and better direction of each measure, by name; those that `results` lacks are left out.
-        rivals: prefix of each rival, by the title of its column.
+        baselines: prefix of each of them, by the title of its column.
         title: of the table.
         caption: on what was measured.
 
     Returns:
-        A table with a row for each measure and the columns "this network" and the rivals.
+        A table with a row for each measure and the columns "this network" and theirs.
     """
     rows = [
-        Row(label, [results.get(prefix + name) for prefix in ("", *rivals.values())], better)
+        Row(label, [results.get(prefix + name) for prefix in ("", *baselines.values())], better)
         for name, (label, better) in measures.items()
         if name in results
     ]
-    return Table(title, ["this network", *rivals], rows, caption)
+    return Table(title, ["this network", *baselines], rows, caption)
 
 
 def write_report(

@@ -55,19 +55,18 @@ def disparity_to_rgb(disparity: np.ndarray, maximum: float, *, mask: np.ndarray 
     return _grey_where_unknown(_colours("magma", disparity / _positive(maximum)), mask)
 
 
-def flow_to_rgb(flow: np.ndarray, maximum: float, *, mask: np.ndarray | None = None) -> np.ndarray:
+def flow_to_rgb(flow: np.ndarray, maximum: float) -> np.ndarray:
     """Optical flow in the usual colours: the hue is the direction, the saturation the length.
 
     Args:
         flow: [..., H, W, 2], pixels, x to the right then y down.
         maximum: the length, in pixels, that is fully saturated; longer flow is darkened.
-        mask: [..., H, W], true (or non-zero) where the flow is known (the rest is grey); None if it is everywhere.
 
     Returns:
         [..., H, W, 3] uint8; no flow is white, flow to the right red, down yellow, left cyan, up violet.
 
     Raises:
-        ValueError: `flow` has not two channels, `maximum` is not positive, or the mask has another shape.
+        ValueError: `flow` has not two channels, or `maximum` is not positive.
 
     Source:
         Baker et al., "A database and evaluation methodology for optical flow", 2007, and its colour wheel.
@@ -84,7 +83,7 @@ def flow_to_rgb(flow: np.ndarray, maximum: float, *, mask: np.ndarray | None = N
     fraction = (position - index)[..., None]
     hue = (1 - fraction) * wheel[index] + fraction * wheel[(index + 1) % len(wheel)]
     colour = np.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
-    return _grey_where_unknown((255 * np.nan_to_num(colour)).astype(np.uint8), mask)
+    return (255 * np.nan_to_num(colour)).astype(np.uint8)
 
 
 def full_colour(*flows: np.ndarray | None) -> float:
@@ -138,6 +137,11 @@ def filters_to_rgb(filters: np.ndarray, kernel_size: tuple[int, int], *, maximum
         maximum = float(np.abs(filters).max()) or 1.0
     weights = filters.reshape(*filters.shape[:-1], kh, kw)
     return _colours("RdBu_r", (weights / _positive(maximum) + 1) / 2)
+
+
+def frame_titles(given: int, predicted: int) -> list[str]:
+    """What the frames of a video are called: up to 0, the last that the network is given, then +1 and so on."""
+    return [f"{time:+d}" if time else "0" for time in range(1 - given, predicted + 1)]
 
 
 def panel(
@@ -350,7 +354,7 @@ def _centred(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _draw_curve(axes: "Axes", points: np.ndarray, name: str, *, colour: str) -> None:
     steps, values = points.T
     if len(points) < 100:
-        axes.plot(steps, values, label=name, color=colour)
+        axes.plot(steps, values, label=name, color=colour, marker="o" if len(points) == 1 else None)
         return
     span = len(points) // 40
     running_mean = np.convolve(values, np.ones(span) / span, mode="valid")

@@ -45,7 +45,7 @@ def check_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
     differ = [
         f"{name} ({there} there, {here} here)"
         for name, (there, here) in differing(theirs, json.loads(config.to_json_best_effort())).items()
-        if not name.startswith(may_differ)
+        if not any(name == entry or name.startswith(f"{entry}.") for entry in may_differ)
     ]
     if differ:
         raise InputError(

@@ -30,15 +30,15 @@ class Figure(NamedTuple):
     Attributes:
         metric: of `results.json`.
         words: for it.
-        rival: metric of a trivial predictor on the same examples; empty where there is none.
-        rival_words: for that.
+        baseline: metric of a trivial predictor on the same examples; empty where there is none.
+        baseline_words: for that.
         higher: whether more is better.
     """
 
     metric: str
     words: str
-    rival: str = ""
-    rival_words: str = ""
+    baseline: str = ""
+    baseline_words: str = ""
     higher: bool = False
 
 
@@ -206,7 +206,7 @@ def kept(name: str) -> Record:
     """
     path = RESULTS / f"{name}.json"
     record = read(path) if path.exists() else None
-    shown = {entry for one in RUNS[name].figures for entry in (one.metric, one.rival) if entry} | {"training_time_s"}
+    shown = {entry for one in RUNS[name].figures for entry in (one.metric, one.baseline) if entry} | {"training_time_s"}
     whole = isinstance(record, dict) and all(isinstance(record.get(entry), int | float) for entry in shown)
     if not whole or not isinstance(record.get("data"), str):
         raise InputError(f"{path} is missing or damaged; run it again, or take it from the history")
@@ -216,11 +216,11 @@ def kept(name: str) -> Record:
 def _cells(shown: Figure, record: Record) -> list[str]:
     """What the network reached, and a trivial predictor."""
     value = record[shown.metric]
-    if not shown.rival:
+    if not shown.baseline:
         return [figure(value), "–"]
-    rival = record[shown.rival]
-    lost = value < rival if shown.higher else value > rival
-    return [f"{figure(value)}, **worse**" if lost else figure(value), f"{figure(rival)} ({shown.rival_words})"]
+    baseline = record[shown.baseline]
+    lost = value < baseline if shown.higher else value > baseline
+    return [f"{figure(value)}, **worse**" if lost else figure(value), f"{figure(baseline)} ({shown.baseline_words})"]
 
 
 def main(words: list[str]) -> None:

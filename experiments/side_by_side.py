@@ -52,7 +52,8 @@ def predicted(config: ConfigDict, folder: Path, frames: np.ndarray) -> np.ndarra
         InputError: it is not done, was trained on other data, or has no checkpoint that fits.
     """
     task, network, (known, horizon) = make_task(config), make_network(config), lengths(config, testing=True)
-    if (begun_with := read_records(folder / "starts.jsonl")[-1]["data"]) != task.fingerprint():
+    starts = read_records(folder / "starts.jsonl")
+    if starts and (begun_with := starts[-1]["data"]) != task.fingerprint():
         raise InputError(f"{folder} was trained on other data ({begun_with}); set DFN_DATA to the folder that has them")
     state = restore(task, config, folder)
     if state.step != config.train.steps:
@@ -79,7 +80,7 @@ def picture(frames: np.ndarray, predictions: Mapping[str, np.ndarray]) -> np.nda
     for index, strip in enumerate(true):
         rows += [list(strip), *([*[None] * given, *found[index]] for found in strips.values())]
         titles += ["true", *strips]
-    times = [f"{time:+d}" if time else "0" for time in range(1 - given, horizon + 1)]
+    times = visualize.frame_titles(given, horizon)
     return visualize.panel(rows, column_titles=times, row_titles=titles, scale=max(1, 64 // true.shape[3]))
 
 

@@ -1,6 +1,6 @@
 """A table of networks in Markdown, from the records of its runs."""
 
-import math
+import statistics
 
 from experiments.comparison import Examples, saving
 from experiments.readme import figure
@@ -70,12 +70,10 @@ def _measured(records: list[Record], metric: str) -> str:
     values = [record[metric] for record in records]
     if not values:
         return "not run"
-    mean = sum(values) / len(values)
-    text = figure(mean)
+    text = figure(statistics.fmean(values))
     if len(values) > 1:
-        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
         places = len(text.partition(".")[2])
-        return f"{text} ± {spread:.{places}f} ({len(values)} seeds)"
+        return f"{text} ± {statistics.stdev(values):.{places}f} ({len(values)} seeds)"
     if interval := records[0].get(f"{metric}_ci95"):
         text += f" ({' to '.join(map(figure, interval))})"
     return text

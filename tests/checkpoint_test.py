@@ -58,7 +58,7 @@ def test_so_is_one_by_muon_which_has_other_states_for_kernels_than_for_biases(tm
 def test_a_finished_run_is_restored_without_a_step(tmp_path):
     settings = config()
     state = train(regression(), settings, tmp_path)
-    again = restore(regression(spoil_at=0), settings, tmp_path)
+    again = train(regression()._replace(train_batch=None), settings, tmp_path)
     np.testing.assert_array_equal(state.params["w"], again.params["w"])
     assert int(again.step) == 6
 
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(how, tmp_path, 
     assert int(restore(regression(), settings, tmp_path).step) == 4
     again = train(regression(), settings, tmp_path)
     np.testing.assert_array_equal(whole.params["w"], again.params["w"])
-    assert int(restore(regression(spoil_at=0), settings, tmp_path).step) == 6
+    assert int(restore(regression(), settings, tmp_path).step) == 6
     assert len(read_records(tmp_path / "metrics.jsonl")) == 6
     named = f"{tmp_path}/checkpoints/6 cannot be read"
     assert (named in capsys.readouterr().err) == (how != "missing")

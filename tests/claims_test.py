@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from dfn_jax.files import read_arrays
+from dfn_jax.intervals import saving_interval
 from experiments import quick, reproduce
 from experiments.readme import README, with_tables
 from experiments.runs import ROOT
@@ -260,20 +261,30 @@ def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, pro
     assert line.startswith(f"| the filter's worth | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
 
 
-def test_the_docs_say_of_the_spatial_transformer_what_the_records_do():
-    runs = {r["protocol"]: r for r in reproduce.records("stereo") if r["row"] == "spatial_transformer"}
-    told = {
-        protocol: "{:.2f} ({:.2f} to {:.2f})".format(run["mse_per_image"], *run["mse_per_image_ci95"])
-        for protocol, run in runs.items()
-    }
-    page = in_one_line(RESULTS_PAGE.read_text())
-    assert f"| {told['short']} | {runs['short']['disparity_epe_noc']:.2f} |" in page
-    times, dfn = runs["medium"]["steps"] / runs["short"]["steps"], mean("stereo", "paper", "medium")
-    assert round(times) == 14
+def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
+    """Error and disparity by both protocols, with seed 0, and how deep stereo compares with the DFN by the longer."""
+    page, told = in_one_line(RESULTS_PAGE.read_text()), {}
+    runs = {(r["row"], r["protocol"]): r for r in reproduce.records("stereo") if r["seed"] == 0}
+    for row in ("spatial_transformer", "deep_stereo"):
+        for protocol in ("short", "medium"):
+            run = runs[row, protocol]
+            told[row, protocol] = "{:.2f} ({:.2f} to {:.2f}".format(run["mse_per_image"], *run["mse_per_image_ci95"])
+        assert f"| {told[row, 'short']}" in page
+        assert f"| {runs[row, 'short']['disparity_epe_noc']:.2f} |" in page
+    dfn, deep = runs["paper", "medium"], runs["deep_stereo", "medium"]
+    assert round(deep["steps"] / runs["deep_stereo", "short"]["steps"]) == 14
+    assert f"the spatial transformer has {told['spatial_transformer', 'medium']})" in page
+    examples = read_arrays(reproduce._examples_file("stereo"))
+    low, high = saving_interval(examples["deep_stereo-medium-0"], examples["paper-medium-0"])
+    less = 1 - deep["mse_per_image"] / dfn["mse_per_image"]
     assert (
-        f"With fourteen times the steps, by the medium protocol, it has {told['medium']}, where the DFN has {dfn:.2f}"
-        in page
-    )
+        f"passes the DFN**: {told['deep_stereo', 'medium']}), where the DFN has {dfn['mse_per_image']:.2f}, so "
+        f"{100 * less:.0f} % less ({100 * low:.0f} to {100 * high:.0f} over the same scenes)"
+    ) in page
+    assert f"for the right view, with {100 * less:.0f} % less squared error" in in_one_line(README.read_text())
+    px = [f"{run['disparity_epe_noc']:.2f}" for run in (deep, dfn)]
+    assert f"worse, {px[0]} px where the DFN has {px[1]}" in page
+    assert f"its training took {deep['training_time_s'] / 3600:.1f} hours on one core" in page
 
 
 def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records_do():

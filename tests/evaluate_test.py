@@ -79,10 +79,10 @@ def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path
         assert provenance.commit.__wrapped__() == commit
 
 
-def results_of(found, workdir):
-    """Of a run whose evaluation finds this."""
+def results_of(found, workdir, steps=0):
+    """Of a run of so many steps whose evaluation finds this."""
     task = Task(init=None, loss=None, train_batch=None, evaluate=lambda params: found, loss_name="")
-    state, config = TrainState(jnp.int32(0), {"kernel": jnp.ones(3)}, ()), stereo.get_config()
+    state, config = TrainState(jnp.int32(steps), {"kernel": jnp.ones(3)}, ()), stereo.get_config()
     with claim_workdir(workdir, config):
         evaluate.evaluate(task, config, workdir, state, began=time.monotonic())
     return json.loads((workdir / "results.json").read_text())
@@ -99,15 +99,28 @@ def test_the_training_loss_is_kept_by_twentieths(steps, parts, stops, tmp_path):
     records[1:1] = [{"step": 20, "test_mse_per_image": 1.0}] if steps > 20 else []
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "config.json").write_text(stereo.get_config().to_json_best_effort())
-    found = results_of(Evaluation("noise", "It is.", {}, [], "psnr", "PSNR, dB"), tmp_path)["training_loss_curve"]
+    results = results_of(Evaluation("noise", "It is.", {}, list, "psnr", "PSNR, dB"), tmp_path, steps)
+    found = results["training_loss_curve"]
+    assert results["training_time_s"] == (steps / 2 if steps else None)
     assert f"<td>{found}</td>" in (tmp_path / "report" / "index.html").read_text()  # as results.json has it
     np.testing.assert_allclose(found, losses.reshape(parts, -1).mean(1) if parts else [], rtol=1e-6)
+
+
+def test_steps_after_the_state_that_is_measured_do_not_count(tmp_path):
+    """A kill leaves records of steps after the last checkpoint."""
+    records = [{"step": end, "loss": end / 2, "steps_per_second": 2.0} for end in (15, 30, 45)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "config.json").write_text(stereo.get_config().to_json_best_effort())
+    results = results_of(Evaluation("noise", "It is.", {}, list, "psnr", "PSNR, dB"), tmp_path, 30)
+    assert results["training_time_s"] == 15
+    assert results["training_loss_curve"] == [7.5, 15]
 
 
 def test_a_run_of_skipped_steps_has_no_curve(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "skipped_steps": 1}\n{"step": 2, "skipped_steps": 1}\n')
     (tmp_path / "config.json").write_text(stereo.get_config().to_json_best_effort())
-    assert results_of(Evaluation("noise", "It is.", {}, [], "psnr", "PSNR, dB"), tmp_path)["training_loss_curve"] == []
+    found = Evaluation("noise", "It is.", {}, list, "psnr", "PSNR, dB")
+    assert results_of(found, tmp_path, 2)["training_loss_curve"] == []
 
 
 def test_a_workdir_that_cannot_be_locked_is_claimed_with_a_warning(tmp_path, monkeypatch, capsys):
@@ -123,7 +136,7 @@ def test_a_workdir_that_cannot_be_locked_is_claimed_with_a_warning(tmp_path, mon
 @pytest.mark.parametrize("count", [0, 19, 20])
 def test_intervals_are_told_of_enough_independent_examples(count, tmp_path):
     values = np.linspace(1, 2, count)
-    found = Evaluation("noise", "It is.", {"psnr": 1.5}, [], "psnr", "PSNR, dB", {"psnr": values} if count else {})
+    found = Evaluation("noise", "It is.", {"psnr": 1.5}, list, "psnr", "PSNR, dB", {"psnr": values} if count else {})
     results = results_of(found, tmp_path)
     assert results["examples"] == count
     assert ("psnr_ci95" in results) == (count == 20)

@@ -116,6 +116,15 @@ def test_data_of_every_kind_have_fingerprints(tmp_path):
     assert found[4] != found[5]
 
 
+def test_what_a_run_finds_is_not_written_into_the_config_that_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.delenv("DFN_DATA", raising=False)
+    settings = moving_mnist.get_config("smoke")
+    settings.data.digits = ""
+    with pytest.raises(InputError, match=r"no config\.json"):
+        experiment.run(settings, tmp_path / "none", training=False)
+    assert settings.data.digits == ""
+
+
 def test_where_the_data_of_an_older_run_lie_may_not_change(folders):
     """Its starts do not tell what the data were."""
     run = folders / "run"

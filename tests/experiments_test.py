@@ -53,6 +53,14 @@ def test_a_recipe_that_lacks_an_entry_is_told_which(name):
         check(config)
 
 
+def test_a_recipe_with_one_number_for_both_sides_of_an_image_is_told():
+    config = get_config("steerable")
+    with config.ignore_type():
+        config.data.image_size = 64
+    with pytest.raises(InputError, match=r"config.data.image_size is 64; it must be \(height, width\)"):
+        check(config)
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_second_evaluation_compiles_nothing(experiment, monkeypatch, caplog):
     """Training may look at the test set often."""

@@ -241,6 +241,19 @@ def test_an_evaluation_on_other_terms_has_a_folder_of_its_own(stereo):
     assert found["data"].startswith("3 scenes")
 
 
+def test_a_recipe_without_a_preset_is_told(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("""
+from experiments import steerable
+def get_config():
+    config = steerable.get_config("smoke")
+    with config.unlocked():
+        del config.preset
+    return config
+""")
+    assert "the config has no preset; add it to the recipe" in fail(f"--config={recipe}")
+
+
 def test_a_folder_that_is_no_workdir_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("do not touch")
     assert "is not empty" in fail("--config=experiments/stereo.py:smoke", f"--workdir={tmp_path}")

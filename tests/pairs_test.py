@@ -160,7 +160,7 @@ def test_epochs_visit_every_pair_once_in_changing_order(three_sequences):
 
 def test_a_batch_may_be_larger_than_the_set(folder):
     write_sequence(folder, 1, 7)
-    batch = epochs.batch(pairs.train_examples(folder, **GREY, seed=0, split="all"), 2, batch_size=5)
+    batch = epochs.batch(pairs.train_examples(folder, **GREY, seed=0, test_fraction=0.0), 2, batch_size=5)
     assert batch["left"].shape == (5, *SIZE, 1)
 
 

@@ -43,7 +43,7 @@ def batch(step, indices):
     return task.train_batch(step, indices)
 def evaluate(params):
     assert jax.process_index() == 0  # The others wait.
-    return Evaluation("", "", {"first_weight": float(params["w"][0])}, [], "first_weight", "first weight")
+    return Evaluation("", "", {"first_weight": float(params["w"][0])}, list, "first_weight", "first weight")
 settings = config(**{"train.steps": steps, "train.log_every": 1, "train.evaluate_every": 10})
 mesh = parallel.make_mesh(settings.mesh, batch_size=8, image_size=(1, 1))
 # Tables that are drawn by each process may differ in the last bits, and end nothing.
@@ -51,6 +51,12 @@ table = np.arange(1, 9) + 100 * jax.process_index()
 drawn = parallel.drawn(mesh, lambda table, step, indices: {"x": table[indices] * step}, table, 8)(10)
 (part,) = drawn["x"].addressable_shards
 assert part.data.tolist() == [10 * (104 * jax.process_index() + row) for row in (1, 2, 3, 4)]
+# Where devices share the rows of images, each process makes whole images, and keeps its rows.
+tall = parallel.make_mesh(config(**{"mesh.data": 1, "mesh.height": 2}).mesh, batch_size=8, image_size=(4, 4))
+assert parallel.local_indices(tall, 8) is None
+clips = np.arange(8 * 3 * 4 * 2).reshape(8, 3, 4, 2, 1)
+(rows,) = parallel.place(tall, {"frames": clips}, None, 8)["frames"].addressable_shards
+np.testing.assert_array_equal(rows.data, clips[:, :, 2 * jax.process_index() :][:, :, :2])
 try:
     with processes.end_with_the_others():
         state = train(task._replace(train_batch=batch, evaluate=evaluate), settings, workdir)
@@ -147,12 +153,10 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     processes = start(tmp_path / "run", steps=40, pause=0.3)
     wait_for_checkpoint(tmp_path / "run", ended + 1, processes)
     processes[1].kill()
-    began = time.monotonic()
     _, errors = processes[0].communicate(timeout=60)
     # 1 where a computation fails first, an abort where JAX's own heartbeat does.
     assert processes[0].returncode in (1, -signal.SIGABRT), errors
     assert processes[0].returncode != 1 or "process 0 of 2 lost another one" in errors, errors[-900:]
-    assert time.monotonic() - began < 60
 
     weights = finish(start(tmp_path / "run", steps=40))
     np.testing.assert_allclose(weights, whole.params["w"], rtol=1e-5)

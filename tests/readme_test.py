@@ -1,7 +1,9 @@
 """The Python of the README, and of docs/extending.md, is run as it stands; links lead somewhere."""
 
+import contextlib
 import json
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +19,17 @@ from tests.architecture_test import ROOT
 from tests.experiments_test import EXPERIMENTS, get_config
 
 
-def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
+def test_the_code_of_the_readme_runs(tmp_path):
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 7
     names = {"left": jnp.full((2, 64, 64, 1), 0.5), "workdir": tmp_path}
-    for module, table in ((video_networks, "NETWORKS"), (video_data, "SOURCES"), (tasks, "TASKS")):
-        monkeypatch.setattr(module, table, dict(getattr(module, table)))
-    exec("\n".join(blocks), names)
+    with contextlib.ExitStack() as tables:  # What is added to them is taken out again.
+        for table in (video_networks.NETWORKS, video_data.SOURCES, tasks.TASKS):
+            tables.enter_context(mock.patch.dict(table))
+        exec("\n".join(blocks), names)
+        # As the README reads the parameters of a run.
+        params = restore(make_task_without_data(names["config"]), names["config"], tmp_path).params
     assert names["same"].shape == names["moved"].shape == (16, 64, 64, 3)
     assert float(abs(names["same"] - names["moved"]).max()) < 1e-5
     assert names["flow"].shape == (16, 64, 64, 2)
@@ -40,8 +45,6 @@ def test_the_code_of_the_readme_runs(monkeypatch, tmp_path):
     assert names["on_squares"].data == "8 moving squares"
     assert 0.08 < names["on_squares"].metrics["baseline_last_frame_mse_per_frame"] / 8 < 3
     assert names["on_moves"].metrics["mse"] < 0.03, "where moving nothing has 0.148"
-    # As the README reads the parameters of a run.
-    params = restore(make_task_without_data(names["config"]), names["config"], tmp_path).params
     recorded = json.loads((tmp_path / "results.json").read_text())["parameters"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == recorded
 

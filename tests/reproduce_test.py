@@ -66,7 +66,7 @@ def test_what_is_worse_than_a_trivial_predictor_is_called_so():
     assert quick._cells(error, {"a": 1.0, "b": 2.0}) == ["1.00", "2.00 (rival)"]
     assert quick._cells(error, {"a": 3.0, "b": 2.0}) == ["3.00, **worse**", "2.00 (rival)"]
     assert quick._cells(psnr, {"a": 1.0, "b": 2.0}) == ["1.00, **worse**", "2.00 (rival)"]
-    assert quick._cells(error._replace(rival=""), {"a": 0.05}) == ["0.0500", "–"]
+    assert quick._cells(error._replace(baseline=""), {"a": 0.05}) == ["0.0500", "–"]
 
 
 def test_protocols_are_what_their_words_say():

@@ -76,6 +76,10 @@ def test_a_run_that_is_not_done_or_is_of_other_data_is_told(runs, tmp_path):
     shutil.rmtree(copy / "checkpoints" / "4")
     with pytest.raises(InputError, match="has done 2 of its 4 steps; let it go on"):
         side_by_side.predicted(config, copy, frames)
+    (copy / "starts.jsonl").rename(tmp_path / "starts.jsonl")
+    shutil.rmtree(copy / "checkpoints")
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        side_by_side.predicted(config, copy, frames)
     started = json.loads((folder / "starts.jsonl").read_text())
     (copy / "starts.jsonl").write_text(json.dumps({**started, "data": "digits 12345678"}) + "\n")
     with pytest.raises(InputError, match=r"was trained on other data \(digits 12345678\)"):

@@ -1,4 +1,4 @@
-"""Steerable targets and true filters against SciPy's convolutions."""
+"""Steerable targets, true filters and the figures of an evaluation against NumPy and SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,10 @@ import numpy as np
 from scipy import signal
 
 from dfn_jax.data import steerable
+from dfn_jax.models.steerable import SteerableDFN
+from dfn_jax.tasks import make_task
+from dfn_jax.tasks.steerable import _test_images
+from experiments.steerable import get_config
 
 ANGLES = np.array([0.0, 0.7, 2.0, 4.4])
 IMAGES = np.random.default_rng(0).uniform(size=(4, 13, 10, 1))
@@ -48,3 +52,42 @@ def test_a_batch_is_centred_and_a_function_of_its_key():
     np.testing.assert_allclose(
         one["targets"], scipy_targets(np.asarray(one["images"], float), one["angles"]), atol=1e-5
     )
+
+
+def test_training_minimises_the_squared_error_of_the_filtered_images():
+    task = make_task(get_config("smoke"))
+    batch, params = task.train_batch(0), task.init(jax.random.key(0))
+    found = np.asarray(SteerableDFN().apply(params, batch["images"], batch["angles"]).prediction, np.float64)
+    wanted = np.mean((found - scipy_targets(np.asarray(batch["images"], np.float64), batch["angles"])) ** 2)
+    np.testing.assert_allclose(task.loss(params, batch), wanted, rtol=1e-4)
+
+
+def test_an_evaluation_tells_how_far_filters_and_images_are_off():
+    """Of a network whose filters are too large, and wrong."""
+    config = get_config("smoke")
+    task, count = make_task(config), config.eval.examples
+    params = jax.tree.map(lambda leaf: 3 * leaf, task.init(jax.random.key(0)))
+    angles = (np.arange(count) + 0.5) * 2 * np.pi / count
+    images = np.asarray(_test_images(config)[1](0), np.float64)
+    images -= images.mean((1, 2, 3), keepdims=True)
+    output = SteerableDFN().apply(params, jnp.asarray(images, jnp.float32), jnp.asarray(angles, jnp.float32))
+    prediction, filters = (np.asarray(one, np.float64) for one in output)
+    x = np.arange(-4, 5)
+    g, derivative = np.exp(-(x**2) / 2), -x * np.exp(-(x**2) / 2)
+    truth = np.stack([np.cos(a) * np.outer(g, derivative) + np.sin(a) * np.outer(derivative, g) for a in angles])
+
+    def off(found, true):
+        found, true = found.reshape(count, -1), true.reshape(count, -1)
+        return np.sqrt(((found - true) ** 2).sum(1) / (true**2).sum(1))
+
+    of_filters, targets = off(filters, truth), scipy_targets(images, angles)
+    assert of_filters.max() > 1.1 * of_filters.mean()
+    found = task.evaluate(params).metrics
+    for name, wanted in {
+        "filter_relative_error": of_filters.mean(),
+        "filter_relative_error_worst": of_filters.max(),
+        "output_relative_error": off(prediction, targets).mean(),
+        "mse_per_image": ((prediction - targets) ** 2).sum((1, 2, 3)).mean(),
+        "baseline_zero_mse_per_image": (targets**2).sum((1, 2, 3)).mean(),
+    }.items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-4, err_msg=name)

@@ -8,6 +8,7 @@ Prints one line for each part and exits with 1 where one failed. `torture_test.p
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,11 @@ SMALL_ONLY = ("train.steps", "eval.examples", "data.digit_count")  # where a lar
 
 
 def train_and_kill(kills: int, seed: int, folder: Path, *, launch: bool = True) -> str:
-    """Kills a training at random moments and starts it again; at the end it must be bit for bit the uninterrupted one.
+    """Kills a training after random steps and starts it again; at the end it must be bit for bit the uninterrupted one.
 
     Args:
         kills: how many.
-        seed: of the moments.
+        seed: of the steps.
         folder: to work in.
         launch: the program as a person runs it, steerable filters at the size of `smoke`; otherwise the loop alone.
 
@@ -67,28 +68,33 @@ train(regression(), config(**{{"train.steps": {STEPS}}}), Path({str(workdir)!r})
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
 
-    moments = random.Random(seed)
-    began = time.monotonic()
+    def newest(workdir: Path) -> int:
+        return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
+
+    chance = random.Random(seed)
     finish(start(folder / "whole"))
-    longest = time.monotonic() - began  # of a start, all training included
-    killed = 0
+    killed = had_saved = 0
     while killed < kills:
         workdir = folder / f"killed-{killed}"
         # One run is killed several times, until it happens to end: so checkpoints are made and read in all states.
         while killed < kills:
+            step = chance.randrange(newest(workdir), STEPS)
             process = start(workdir)
-            try:
-                process.communicate(timeout=moments.uniform(0.3, 1.0) * longest)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                killed += 1
-                continue
-            assert process.returncode == 0
-            break
+            while process.poll() is None and newest(workdir) < step:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.05))
+            process.kill()
+            process.communicate()
+            if process.returncode != -signal.SIGKILL:
+                assert process.returncode == 0
+                break
+            killed += 1
+            had_saved += newest(workdir) > 0
         finish(start(workdir))
         _assert_same_end(folder / "whole", workdir)
-    return f"{killed} kills: every run ended bit for bit as the uninterrupted one"
+    return (
+        f"{killed} kills, {had_saved} of them after a checkpoint: every run ended bit for bit as the uninterrupted one"
+    )
 
 
 def _assert_same_end(one: Path, other: Path) -> None:

@@ -126,6 +126,25 @@ for batch_size, height, wanted in ((12, 1, (4, 1)), (12, 2, (4, 2)), (9, 1, (1, 
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=300)
 
 
+def test_the_seed_decides_the_first_weights():
+    one, again, other = (make_state(regression(), config(seed=seed)).params["w"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_the_rate_is_told_in_steps_a_second(tmp_path):
+    task = regression()
+
+    def batch(step, indices):
+        time.sleep(0.1)
+        return task.train_batch(step, indices)
+
+    settings = config(**{"train.steps": 10, "train.log_every": 5, "train.checkpoint_every": 10})
+    train(task._replace(train_batch=batch), settings, tmp_path)
+    *_, last = read_records(tmp_path / "metrics.jsonl")
+    assert 2.5 < last["steps_per_second"] <= 10
+
+
 def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothing(tmp_path):
     def distance(w):
         return float(np.linalg.norm(np.asarray(w, np.float64) - [1, 2, 3]))
@@ -133,10 +152,13 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
     def cut_short(params):
         raise OSError("no test set")
 
+    def never_drawn():
+        raise AssertionError("pictures are for reports")
+
     def evaluate(params):
         time.sleep(1)
         found = {"distance": distance(params["w"]), "distance_curve": [1.0], "baseline_distance": 1.0, "none": math.nan}
-        return Evaluation("", "", found, [], "distance", "distance")
+        return Evaluation("", "", found, never_drawn, "distance", "distance")
 
     settings = config(**{"train.evaluate_every": 2, "train.log_every": 5, "train.checkpoint_every": 6})
     task, spoilt = (regression(spoil_at=step)._replace(evaluate=evaluate) for step in (None, 4))

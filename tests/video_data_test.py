@@ -406,6 +406,8 @@ def test_segment_batches_are_a_pure_function_of_seed_and_step():
     np.testing.assert_array_equal(draw(0, 7), seventh)
     drawn = [draw(seed, step).tobytes() for seed in range(4) for step in range(4)]
     assert len(set(drawn)) == 16
+    part = segment_batch(parts, 7, seed=0, batch_size=20, length=4, indices=range(5, 9))
+    np.testing.assert_array_equal(part, seventh[5:9])
 
 
 def test_segments_follow_each_other_and_leave_out_the_rest():

@@ -16,6 +16,7 @@ from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from experiments import highway, moving_mnist
 from tests import reference
+from tests.stereo_folders import save
 
 KNOWN, AHEAD, SIZE = 2, 3, (12, 13)
 
@@ -52,7 +53,7 @@ def test_errors_are_told_for_what_happens_in_the_frames(batches):
     for event, mask in {"overlap": overlap, "bounce": bounce, "neither": ~overlap & ~bounce}.items():
         assert mask.any()
         np.testing.assert_allclose(evaluation.metrics[f"mse_per_frame_at_{event}"], errors[mask].mean(), rtol=1e-5)
-    assert [row.label for row in evaluation.sections[-1].rows] == [
+    assert [row.label for row in evaluation.sections()[-1].rows] == [
         "where digits overlap", "where a digit bounces", "in all other frames"
     ]  # fmt: skip
     # The second batch was filled up by its last example.
@@ -71,7 +72,7 @@ def test_a_network_that_gives_no_numbers_is_evaluated_all_the_same(batches):
     evaluation = evaluate_video("noise", batches, none, known=KNOWN, reach=4, probabilities=False, independent=True)
     assert np.isnan([evaluation.metrics["mse_per_frame"], evaluation.metrics["flow_epe"]]).all()
     assert evaluation.metrics["baseline_last_frame_mse_per_frame"] > 0
-    assert {section.title for section in evaluation.sections} >= {"It moves", "What the filters do", "Motion"}
+    assert {section.title for section in evaluation.sections()} >= {"It moves", "What the filters do", "Motion"}
 
 
 def test_metrics(batches):
@@ -144,7 +145,7 @@ def test_the_error_is_told_in_parts_of_what_a_filter_can_fetch(batches):
         assert shares[region] > 0
         np.testing.assert_allclose(evaluation.metrics[f"share_{region}"], shares[region] / count, rtol=1e-5)
         np.testing.assert_allclose(evaluation.metrics[f"mse_per_frame_{region}"], found[region] / images, rtol=1e-5)
-    rows = next(s for s in evaluation.sections if s.title == "Where it loses").rows
+    rows = next(s for s in evaluation.sections() if s.title == "Where it loses").rows
     parts = np.array([row.values for row in rows]).sum(0)
     wholes = [evaluation.metrics[f"{who}mse_per_frame"] for who in ("", "baseline_last_frame_", "baseline_mean_frame_")]
     np.testing.assert_allclose(parts, wholes, rtol=1e-5)
@@ -152,14 +153,14 @@ def test_the_error_is_told_in_parts_of_what_a_filter_can_fetch(batches):
 
 def test_pictures_and_words(batches):
     evaluation = evaluate_video("noise", batches, halfway, known=KNOWN, reach=4, probabilities=False, independent=False)
-    pictures = {section.name: section.kind for section in evaluation.sections if hasattr(section, "kind")}
+    pictures = {section.name: section.kind for section in evaluation.sections() if hasattr(section, "kind")}
     assert pictures == {"movie": "gif", "strips": "png", "flow": "png", "per_frame": "png"}
     assert "bce_nats_per_frame" not in evaluation.metrics
     assert "where the blurred last frame has" in evaluation.headline
     assert not evaluation.examples  # pieces of one recording
 
     # The flows that are read off are 0.5 px long, the true ones 1.4 to 2.8 px, few of them more than 2.4.
-    assert "full colour 2 px" in next(s.caption for s in evaluation.sections if s.name == "flow")
+    assert "full colour 2 px" in next(s.caption for s in evaluation.sections() if s.name == "flow")
 
     without = [{"frames": batch["frames"]} for batch in batches]
     evaluation = evaluate_video(
@@ -172,7 +173,7 @@ def test_pictures_and_words(batches):
         independent=False,
     )
     assert not any("flow" in name for name in evaluation.metrics)
-    assert [s.name for s in evaluation.sections if hasattr(s, "kind")] == ["movie", "strips", "per_frame"]
+    assert [s.name for s in evaluation.sections() if hasattr(s, "kind")] == ["movie", "strips", "per_frame"]
 
 
 def mnist_config(**changes):
@@ -278,7 +279,40 @@ def test_every_seed_is_tested_on_the_same_sequences():
     config.seed = 1
     (again,) = video_data(config, "moving_mnist").test_set()[1]
     np.testing.assert_array_equal(test["frames"], again["frames"])
-    assert not np.array_equal(test["frames"], video_data(config, "moving_mnist").train_batch(0)["frames"])
+
+
+def test_training_minimises_the_squared_error_of_the_frames_that_follow():
+    config = highway.get_config("smoke")
+    task, known = make_task(config), config.data.input_frames
+    batch, params = task.train_batch(0), task.init(jax.random.key(0))
+    frames = np.asarray(batch["frames"], np.float64)
+    ahead = frames.shape[1] - known
+    predicted = np.asarray(make_network(config).rollout(params, batch["frames"][:, :known], ahead).frame, np.float64)
+    wanted = ((predicted - frames[:, known:]) ** 2).mean()
+    assert float(task.loss(params, batch)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_training_on_real_video_leaves_the_end_of_each_clip_to_the_test(folder):
+    """Results on pieces of one recording have no interval of confidence."""
+    for index in range(40):
+        save(folder / "clip" / f"{index:02d}.png", np.full((16, 16), 6 * index, np.uint8))
+    config = highway.get_config("smoke")
+    config.data.name, config.data.dir, config.data.image_size = "video", str(folder), (16, 16)
+    task, length = make_task(config), config.data.input_frames + config.data.target_frames
+
+    def numbers(batch):
+        return np.rint(batch["frames"].mean((2, 3, 4)) * 255 / 6).astype(int)
+
+    shown = np.concatenate([numbers(task.train_batch(step)) for step in range(60)])
+    np.testing.assert_array_equal(shown, shown[:, :1] + np.arange(length))
+    assert set(shown.ravel()) == set(range(32))
+    words, batches = video_data(config, "video").test_set()
+    (tested,) = (numbers(batch) for batch in batches)
+    np.testing.assert_array_equal(tested, [np.arange(32, 32 + length)])
+    assert words.endswith("the end of each clip, which training never sees")
+    assert not task.evaluate(task.init(jax.random.key(0))).examples
+    first, config.seed = numbers(task.train_batch(0)), 1
+    assert not np.array_equal(numbers(make_task(config).train_batch(0)), first)
 
 
 @pytest.mark.parametrize(
@@ -307,15 +341,27 @@ def test_what_cannot_be_is_named(changes, message):
         make_task(mnist_config(**changes)).train_batch(0)
 
 
+@pytest.mark.parametrize("name", ["coarse", "rematerialise"])
+def test_an_entry_of_the_network_that_a_recipe_lacks_is_told(name):
+    config = highway.get_config("smoke")
+    with config.unlocked():
+        del config.model[name]
+    with pytest.raises(InputError, match=f"config.model has no '{name}'; take another preset, such as paper"):
+        make_task(config)
+
+
 @pytest.mark.parametrize("name", ["highway", "mine"])
 def test_a_folder_for_embedded_data_is_refused(name, monkeypatch):
     monkeypatch.setitem(SOURCES, "mine", SOURCES["highway"])
+    monkeypatch.setitem(SOURCES, "files", SOURCES["highway"]._replace(reads_folder=True))
     config = highway.get_config("smoke")
     config.data.name = name
     make_task(config)
     config.data.dir = "somewhere"
-    with pytest.raises(InputError, match=f"{name} reads no folder; give --config.data.name=video too"):
+    with pytest.raises(InputError, match=f"{name} reads no folder; give --config.data.name=video or files too"):
         make_task(config)
+    config.data.name = "files"
+    make_task(config)
 
 
 def test_filters_need_neither_a_flow_nor_a_window(monkeypatch):

@@ -72,11 +72,7 @@ def test_flow_colours(flow, colour):
     np.testing.assert_allclose(rgb[0, 0], colour, atol=1)
 
 
-def test_unknown_flow_is_grey():
-    flow = np.zeros((1, 2, 2))
-    flow[0, 1] = np.nan
-    rgb = visualize.flow_to_rgb(flow, 1, mask=np.array([[1, 0]]))
-    assert rgb.tolist() == [[[255] * 3, [128] * 3]]
+def test_what_is_no_flow_is_refused():
     with pytest.raises(ValueError, match=r"H, W, 2"):
         visualize.flow_to_rgb(np.zeros((4, 4, 3)), 1)
 

@@ -103,13 +103,12 @@ def render_views(
 
 
 @functools.partial(jax.jit, static_argnames="image_size")
-def right_disparity(scenes: Scene, *, image_size: tuple[int, int], time: Array | float = 0.0) -> tuple[Array, Array]:
-    """Computes the exact disparity of the right view and which of its pixels the left camera sees too.
+def right_disparity(scenes: Scene, *, image_size: tuple[int, int]) -> tuple[Array, Array]:
+    """Computes the exact disparity of the right view as each scene begins, and which pixels the left camera sees too.
 
     Args:
         scenes: N scenes.
         image_size: (H, W) in pixels.
-        time: [] or [N] float32, seconds since each scene began.
 
     Returns:
         disparity: [N, H, W] float32 in pixels, 0 in the sky: the right view's pixel (y, x) shows the point that the
@@ -127,7 +126,7 @@ def right_disparity(scenes: Scene, *, image_size: tuple[int, int], time: Array |
         left = trace(view, camera_rays(view, rows, matched, 0.0, image_size))
         return disparity, _same(left.depth, depth) & (matched <= width - 1)
 
-    return _over_scenes(one, _views(scenes, time))
+    return _over_scenes(one, _views(scenes, 0.0))
 
 
 @functools.partial(jax.jit, static_argnames="image_size")
@@ -137,9 +136,8 @@ def optical_flow(
     image_size: tuple[int, int],
     time: Array | float,
     later: Array | float,
-    eye: Array | float = 0,
 ) -> tuple[Array, Array]:
-    """Computes the exact flow from a later frame back to an earlier one: where to fetch each pixel of the later frame.
+    """Computes the exact flow from a later left view back to an earlier one: where to fetch each pixel of the later.
 
     This is what filters that predict the frame at `later` from the frame at `time` should fetch by.
 
@@ -148,7 +146,6 @@ def optical_flow(
         image_size: (H, W) in pixels.
         time: [] or [N] float32, seconds since each scene began, of the frame to fetch from.
         later: [] or [N] float32, of the frame on whose grid the flow is.
-        eye: 0 for the left camera, 1 for the right.
 
     Returns:
         flow: [N, H, W, 2] float32 in pixels, (x to the right, y down), 0 in the sky: the frame at `later` shows at
@@ -159,18 +156,18 @@ def optical_flow(
     height, width = image_size
 
     def look(now: View) -> Hits:
-        return trace(now, camera_rays(now, rows, columns, eye, image_size))
+        return trace(now, camera_rays(now, rows, columns, 0.0, image_size))
 
     def go_back(item: tuple[View, View, Hits]) -> tuple[Array, Array, Array]:
         earlier, now, hits = item
-        rays = camera_rays(now, rows, columns, eye, image_size)
+        rays = camera_rays(now, rows, columns, 0.0, image_size)
         point = carry(rays.at(jnp.minimum(hits.depth, FAR)), hits.surface, now, earlier)
-        y, x, depth = project(earlier, point, eye, image_size)
+        y, x, depth = project(earlier, point, 0.0, image_size)
         return y, x, jnp.where(hits.surface == SKY, jnp.inf, depth)
 
     def check(item: tuple[View, Array, Array, Array]) -> Array:
         earlier, y, x, depth = item
-        before = trace(earlier, camera_rays(earlier, y, x, eye, image_size))
+        before = trace(earlier, camera_rays(earlier, y, x, 0.0, image_size))
         margin = 0.01  # pixels, for rounding
         inside = (x > -margin) & (x < width - 1 + margin) & (y > -margin) & (y < height - 1 + margin) & (depth > 0)
         return _same(before.depth, depth) & inside

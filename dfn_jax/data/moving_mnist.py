@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array, lax
 
 from dfn_jax.errors import InputError, in_one_line
-from dfn_jax.progress import progress
 
 STEP = 0.1  # of the free range, a frame
 TEST_FILE = "mnist_test_seq.npy"
@@ -187,15 +186,8 @@ def open_test_file(path: Path) -> np.ndarray:
         raise InputError(
             f"{path} holds {sequences.dtype} {list(sequences.shape)}; wanted uint8 {list(TEST_SHAPE)}, frames first"
         )
-    if (found := _sha256(path)) != TEST_SHA256:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != TEST_SHA256:
         raise InputError(f"{path} has sha256 {found}, the published file has {TEST_SHA256}; get the file again")
     return np.moveaxis(sequences, 1, 0)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file, progress(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash") as bar:
-        while block := file.read(2**24):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()

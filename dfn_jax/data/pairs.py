@@ -73,14 +73,13 @@ def examples(
     return grain.MapDataset.source(indices).map(functools.partial(_read, source))
 
 
-def train_examples(data_dir: str | Path, *, seed: int, split: Split = "train", **options) -> grain.MapDataset:
+def train_examples(data_dir: str | Path, *, seed: int, **options) -> grain.MapDataset:
     """Draws examples without end, in a new order every epoch; `epochs.batch` makes batches of them.
 
     Args:
         data_dir: As in `examples`.
         seed: Non-negative integer.
-        split: As in `examples`.
-        **options: The other options of `examples`.
+        **options: The other options of `examples`, but for the split.
 
     Returns:
         Random-access data set of the fields of `examples`, a pure function of (seed, position).
@@ -88,7 +87,7 @@ def train_examples(data_dir: str | Path, *, seed: int, split: Split = "train", *
     Raises:
         InputError: As in `examples`.
     """
-    singles = examples(data_dir, split=split, **options)
+    singles = examples(data_dir, split="train", **options)
     return shuffled_epochs(len(singles), seed=seed).map(singles.__getitem__)
 
 

@@ -4,17 +4,16 @@ Both make the kernels positive and sum to one by a rectifier and a division wher
 softmax. The filter-generating network is the same, so that the filters alone are compared.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from dfn_jax import ops
+from dfn_jax.models.generators import pooled
 from dfn_jax.models.video import Predicted, VideoDFN
 from dfn_jax.ops.arguments import at_least_float32
 
 SMALLEST = 1e-12  # tap before the division, so that a kernel whose taps are all negative becomes the mean
-POOLED = 4  # rows and columns of the hidden state that CDNA's kernels are made of
 
 
 def rectified_kernels(values: Array) -> Array:
@@ -67,9 +66,7 @@ class VideoCDNA(VideoDFN):
             The frame, and the filters that the blend amounts to at each pixel.
         """
         samples, channels, taps = frame.shape[0], frame.shape[3], self.kernel_size**2
-        pooled = jax.image.resize(hidden, (samples, POOLED, POOLED, hidden.shape[-1]), "linear")
-        kernels = self.kernels(pooled.reshape(samples, -1))
-        kernels = rectified_kernels(kernels.reshape(samples, self.masks, taps))
+        kernels = rectified_kernels(self.kernels(pooled(hidden)).reshape(samples, self.masks, taps))
         banks = kernels.transpose(0, 2, 1).reshape(samples, self.kernel_size, self.kernel_size, 1, self.masks)
         moved = ops.dynamic_conv(frame, jnp.tile(banks, channels), groups=channels).reshape(*frame.shape, self.masks)
         masks = ops.softmax_filters(values)

@@ -8,6 +8,7 @@ the last, comes a leaky ReLU with slope 0.01. Parameters are float32; `dtype` is
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -153,6 +154,12 @@ class Decoder(nn.Module):
             x = nn.leaky_relu(Conv(features, dtype=self.dtype)(x))
         x = nn.leaky_relu(Conv(self.features, kernel_size=1, dtype=self.dtype)(x))
         return Conv(self.outputs, kernel_size=1, dtype=at_least_float32(self.dtype))(x)
+
+
+def pooled(features: Array) -> Array:
+    """What one dense layer can take of a map: features [N, H, W, C], averaged to 4x4, as [N, 16 C]."""
+    samples, channels = features.shape[0], features.shape[3]
+    return jax.image.resize(features, (samples, 4, 4, channels), "linear").reshape(samples, -1)
 
 
 def stereo_encoder(position_bias: bool, dtype: jnp.dtype) -> Encoder:

@@ -8,10 +8,8 @@ from flax import linen as nn
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-from dfn_jax.models.generators import stereo_encoder
+from dfn_jax.models.generators import pooled, stereo_encoder
 from dfn_jax.ops.arguments import at_least_float32
-
-POOLED = 4  # rows and columns of the code that the map is made of
 
 
 class Warped(NamedTuple):
@@ -49,8 +47,7 @@ class SpatialTransformer(nn.Module):
         """
         samples, height, width, _ = left.shape
         code = stereo_encoder(self.position_bias, self.dtype)(left)
-        pooled = jax.image.resize(code, (samples, POOLED, POOLED, code.shape[-1]), "linear").reshape(samples, -1)
-        hidden = nn.leaky_relu(nn.Dense(128, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(pooled))
+        hidden = nn.leaky_relu(nn.Dense(128, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)(pooled(code)))
         change = nn.Dense(6, kernel_init=nn.initializers.zeros, dtype=at_least_float32(self.dtype))(hidden)
         change = change.reshape(samples, 2, 3)  # theta without the identity
         rows, columns = jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width)

@@ -75,7 +75,7 @@ def check_fits(name: str, params: Any, shapes: Any) -> None:
         InputError: they are others; names the first that differs.
     """
     ours, theirs = (
-        {SEPARATOR.join(path): tuple(leaf.shape) for path, leaf in traverse_util.flatten_dict(tree).items()}
+        {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(tree, sep=SEPARATOR).items()}
         for tree in (params, shapes)
     )
     differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))

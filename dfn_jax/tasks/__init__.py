@@ -7,7 +7,6 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from dfn_jax.config import choose
-from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Task
 
 
@@ -17,14 +16,13 @@ def _of_module(name: str) -> Callable[[ConfigDict], Task]:
 
 
 TASKS = {name: _of_module(name) for name in ("stereo", "steerable", "video")}
-EXPERIMENTS = {"stereo": "stereo", "steerable": "steerable", "moving_mnist": "video", "highway": "video"}
 
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task that `config.task` names.
 
     Args:
-        config: an experiment's config.
+        config: an experiment's config; a task may write into it which data it found (`data.digits`).
 
     Returns:
         The task.
@@ -32,10 +30,7 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: the name is unknown, or the config asks for what the task cannot do.
     """
-    make = choose("config.task", config.task, TASKS)
-    if config.task != EXPERIMENTS.get(config.experiment, config.task):
-        raise InputError(f"config.task is {config.task!r}; {config.experiment} is {EXPERIMENTS[config.experiment]}")
-    task = make(config)
+    task = choose("config.task", config.task, TASKS)(config)
     return task._replace(fingerprint=functools.cache(task.fingerprint))  # It reads all digits, or looks at all files.
 
 

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
 from dfn_jax import losses, metrics, visualize
-from dfn_jax.data import images, steerable
+from dfn_jax.data import crops, steerable, texture
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
 from dfn_jax.tasks.task import TEST_SEED, TEXTURE, TRAINING, Batch, DrawnBatch, Evaluation, Params, Task, stream
 
-DATA = ("texture", "images")
+READS_FOLDER = {"texture": False, "images": True}  # by the names of the data
 KERNEL_SIZE = 2 * steerable.REACH + 1
 RING = 12
 EXAMPLES_SHOWN = 5
@@ -35,7 +35,7 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: a name in the config, its seed or the data cannot be used.
     """
-    configs.check_data(config, DATA)
+    configs.check_data(config, READS_FOLDER)
     if config.seed == TEST_SEED:
         raise InputError(f"config.seed is {TEST_SEED}, by which the test images are drawn; choose another")
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
@@ -67,7 +67,7 @@ def make_task(config: ConfigDict) -> Task:
         loss_name="squared error, mean over pixels",
         check_test=test_images,
         fingerprint=lambda: (
-            "" if config.data.name == "texture" else images.fingerprint(configs.data_folder(config.data.dir, "images"))
+            "" if config.data.name == "texture" else crops.fingerprint(configs.data_folder(config.data.dir, "images"))
         ),
     )
 
@@ -81,16 +81,16 @@ def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: i
         @jax.jit
         def draw(step: jax.Array, indices: jax.Array | None = None) -> jax.Array:
             size = {"batch_size": batch_size, "image_size": image_size}
-            return images.texture_batch(jax.random.fold_in(key, step), indices=indices, **size)
+            return texture.texture_batch(jax.random.fold_in(key, step), indices=indices, **size)
 
         return draw
     from dfn_jax.data import epochs
 
     # An evaluation on other images does not need the folder of these.
-    crops = functools.cache(
-        lambda: images.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
+    found = functools.cache(
+        lambda: crops.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
     )
-    return lambda step, indices=None: epochs.batch(crops(), step, batch_size=batch_size, indices=indices)["image"]
+    return lambda step, indices=None: epochs.batch(found(), step, batch_size=batch_size, indices=indices)["image"]
 
 
 def _evaluate(
@@ -127,8 +127,14 @@ def _evaluate(
         ],
         caption=f"Errors are norms of differences over norms of the truth. Images: {data}.",
     )
-    sections = [_ring(params, apply), _examples(pixels, output, targets), table]
-    return Evaluation(data, headline, results, sections, "filter_relative_error", in_words)
+    return Evaluation(
+        data,
+        headline,
+        results,
+        lambda: [_ring(params, apply), _examples(pixels, output, targets), table],
+        "filter_relative_error",
+        in_words,
+    )
 
 
 def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
@@ -141,7 +147,7 @@ def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
     words = f"{config.eval.examples} crops of images of {Path(configs.data_folder(folder, 'images')).resolve().name}"
     if config.data.name == "images" and not config.eval.dir:
         words += ", other crops of which it was trained on"
-    return words + configs.seen_in_training(config, DATA), draw
+    return words + configs.seen_in_training(config), draw
 
 
 def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:

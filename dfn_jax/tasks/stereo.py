@@ -40,7 +40,7 @@ NETWORKS = {
     "deep_stereo": DeepStereo,
     "spatial_transformer": lambda taps, **options: SpatialTransformer(**options),
 }
-DATA = ("highway", "pairs")
+READS_FOLDER = {"highway": False, "pairs": True}  # by the names of the data
 
 
 def make_task(config: ConfigDict) -> Task:
@@ -116,7 +116,7 @@ def _disparity(output: Filtered | Selected | Warped | jax.Array, taps: int) -> j
 
 
 def _check(config: ConfigDict) -> None:
-    configs.check_data(config, DATA)
+    configs.check_data(config, READS_FOLDER)
     configs.check_filter_size(config, "taps")
     names, channels = (config.data.name, configs.tested_name(config)), config.data.channels
     if channels not in (1, 3) or ("highway" in names and channels != 1):
@@ -190,4 +190,4 @@ def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
     split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
     found = pairs.examples(folder, split=split, **_pair_options(config), **options)
     words = f"real pairs of {Path(folder).resolve().name} ({split})"
-    return words + configs.seen_in_training(config, DATA), found
+    return words + configs.seen_in_training(config), found

@@ -75,12 +75,11 @@ def evaluate_stereo(
         caption=f"On {data}. Shifts are fitted to this very test set, by squared error (disparity: absolute error). "
         f"Pixels are those of images of {left.shape[1]}x{left.shape[2]}, whatever their size was before.",
     )
-    pictures = [_picture(examples, prediction, estimate, known, largest_shift)]
     return Evaluation(
         data,
         _headline(results, data),
         results,
-        [*pictures, table],
+        lambda: [_picture(examples, prediction, estimate, known, largest_shift), table],
         measure="mse_per_image",
         measure_in_words=MEASURES["mse_per_image"][0],
         examples=own if independent else {},
@@ -137,10 +136,10 @@ def _disparity_metrics(
 
 
 def _headline(results: dict[str, float], data: str) -> str:
-    rival = min(TRIVIAL.values(), key=lambda prefix: results[f"{prefix}mse_per_image"])
+    best = min(TRIVIAL.values(), key=lambda prefix: results[f"{prefix}mse_per_image"])
     text = (
         f"Squared error {results['mse_per_image']:.2f} an image, where the best trivial predictor has "
-        f"{results[f'{rival}mse_per_image']:.2f}"
+        f"{results[f'{best}mse_per_image']:.2f}"
     )
     if "disparity_epe_noc" in results:
         best = min(results[f"{prefix}disparity_epe_noc"] for prefix in TRIVIAL.values())

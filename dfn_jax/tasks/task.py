@@ -57,7 +57,7 @@ class Evaluation(NamedTuple):
         data: what it was measured on, in words.
         headline: one or two sentences with the figures that matter most.
         metrics: numbers, and several for a name (curves by frame), by the names that results.json uses.
-        sections: pictures and tables for the report, in the order of reading.
+        sections: () -> pictures and tables for the report, in the order of reading; drawn when they are asked for.
         measure: the name of the metric that counts most, the lower the better.
         measure_in_words: the same for people, with its unit.
         examples: values [N] of the network's own metrics, for each example by itself; empty where the examples are not
@@ -67,7 +67,7 @@ class Evaluation(NamedTuple):
     data: str
     headline: str
     metrics: dict[str, float | Sequence[float]]
-    sections: list[Picture | Table]
+    sections: Callable[[], list[Picture | Table]]
     measure: str
     measure_in_words: str
     examples: Mapping[str, np.ndarray] = MappingProxyType({})
@@ -141,7 +141,7 @@ class Task(NamedTuple):
 
 
 def open_train_data(task: Task) -> None:
-    """Opens the data of training, so that what is wrong with them is told before; compiles nothing."""
+    """Opens the data of training, so that what is wrong with them is told before."""
     if isinstance(task.train_batch, DrawnBatch):
         task.train_batch.tables()
     else:

@@ -9,7 +9,7 @@ from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Batch, Curriculum, Params, Task
-from dfn_jax.tasks.video_data import known_without_digits, lengths, video_data
+from dfn_jax.tasks.video_data import SOURCES, lengths, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from dfn_jax.tasks.video_prediction import video_inputs
@@ -65,7 +65,7 @@ def make_task(config: ConfigDict) -> Task:
             known=known,
             reach=network.reach,
             probabilities=config.loss == "binary_cross_entropy",
-            independent=tested_name != "video",
+            independent=SOURCES[tested_name].independent,
         ),
         loss_name=loss_name,
         check_test=tested.test_set,
@@ -100,7 +100,8 @@ def _check(config: ConfigDict) -> None:
     if of_digits and config.data.name != "moving_mnist":
         raise InputError(f"config.data.name is {config.data.name!r}; a recipe with digits has moving_mnist alone")
     if not of_digits:
-        configs.check_data(config, known_without_digits())
+        without_digits = {name: source for name, source in SOURCES.items() if name != "moving_mnist"}
+        configs.check_data(config, {name: source.reads_folder for name, source in without_digits.items()})
     elif config.eval.name or config.eval.dir:
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
     # Few enough that their sum, too, is a whole number to JAX.

@@ -51,7 +51,7 @@ def video_data(config: ConfigDict, name: str) -> VideoData:
 
     Args:
         config: of `experiments/moving_mnist.py` or `experiments/highway.py`.
-        name: 'moving_mnist', 'highway' or 'video'.
+        name: of `SOURCES`.
 
     Returns:
         The data.
@@ -59,7 +59,7 @@ def video_data(config: ConfigDict, name: str) -> VideoData:
     Raises:
         InputError: a name, size or number in the config cannot be used.
     """
-    return configs.choose("data", name, SOURCES)(config)
+    return configs.choose("data", name, SOURCES).bind(config)
 
 
 def lengths(config: ConfigDict, *, testing: bool = False) -> tuple[int, int]:
@@ -203,18 +203,31 @@ def _video(config: ConfigDict) -> VideoData:
             f"{len(sequences)} segments of real video from {Path(configs.data_folder(folder, 'clips')).resolve().name}"
         )
         words += "" if config.eval.dir else ", the end of each clip, which training never sees"
-        words += configs.seen_in_training(config, known_without_digits())
+        words += configs.seen_in_training(config)
         return words, _in_batches(sequences)
 
     return VideoData(lambda: video.fingerprint(configs.data_folder(config.data.dir, "clips")), train_batch, test_set)
 
 
-SOURCES = {"moving_mnist": _moving_mnist, "highway": _highway, "video": _video}
+class Source(NamedTuple):
+    """Where sequences come from.
+
+    Attributes:
+        bind: config -> VideoData.
+        reads_folder: whether they lie in `config.data.dir`, or `config.eval.dir`.
+        independent: whether its test sequences are independent of each other, as pieces of one recording are not.
+    """
+
+    bind: Callable[[ConfigDict], VideoData]
+    reads_folder: bool = False
+    independent: bool = True
 
 
-def known_without_digits() -> tuple[str, ...]:
-    """Names of the data for recipes without digits, as `config.check_data` wants them."""
-    return (*(name for name in SOURCES if name not in ("moving_mnist", "video")), "video")
+SOURCES = {
+    "moving_mnist": Source(_moving_mnist, reads_folder=True),
+    "highway": Source(_highway),
+    "video": Source(_video, reads_folder=True, independent=False),
+}
 
 
 class Batches:

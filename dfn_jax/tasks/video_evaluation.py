@@ -87,7 +87,11 @@ def evaluate_video(
         data,
         video_report.headline(results, data),
         results | curves,
-        [*video_report.pictures(*examples, known), video_report.curve(per_frame), *video_report.tables(results, data)],
+        lambda: [
+            *video_report.pictures(*examples, known),
+            video_report.curve(per_frame),
+            *video_report.tables(results, data),
+        ],
         measure=measure,
         measure_in_words=MEASURES[measure][0],
         examples={name: values[name].mean(axis=1) for name in MEASURES if name in values} if independent else {},
@@ -113,10 +117,10 @@ class Measured(NamedTuple):
 def _measure(batch: Batch, guess: Guess, known: int, reach: int | None, probabilities: bool) -> Measured:
     inputs, targets = batch["frames"][:, :known], batch["frames"][:, known:]
     still = (inputs[:, -1:], inputs.mean(axis=1, keepdims=True))
-    rivals = {
+    baselines = {
         prefix: np.broadcast_to(frame, targets.shape) for prefix, frame in zip(STILL.values(), still, strict=True)
     }
-    guesses = {"": guess.frames, **rivals}
+    guesses = {"": guess.frames, **baselines}
     values = {
         prefix + name: found
         for prefix, frames in guesses.items()

@@ -137,8 +137,10 @@ def _check_widths(config: ConfigDict, name: str, least: int) -> None:
 
 
 def _check_recurrent(config: ConfigDict) -> None:
-    _check_entries(config, ("encoder", "window"), "another preset, such as paper")
-    for name, least in (("encoder", 2), ("coarse", 0), ("fine", 1)):
+    layers = {"encoder": 2, "coarse": 0, "fine": 1}
+    others = ("features", "kernel_size", "window", "dynamic_bias", "position_bias", "refinement", "rematerialise")
+    _check_entries(config, (*layers, *others), "another preset, such as paper")
+    for name, least in layers.items():
         _check_widths(config, name, least)
     configs.check_whole_numbers(
         config,

@@ -67,13 +67,12 @@ def _name(source: Path, clip: str) -> Path:
 
 def _picture(found: dict[str, np.ndarray]) -> np.ndarray:
     given, predicted = (visualize.images_to_rgb(found[name]) for name in ("given", "predicted"))
-    times = range(1 - len(given), len(predicted) + 1)
+    columns = visualize.frame_titles(len(given), len(predicted))
     rows, titles = [[*given, *predicted]], ["to 0 given,\nthen predicted"]
     if "flow" in found:
         longest = visualize.full_colour(found["flow"])
         wheel = [visualize.flow_wheel(given.shape[1]), *[None] * (len(given) - 1)]
         rows.append([*wheel, *visualize.flow_to_rgb(found["flow"], longest)])
         titles.append(f"back to the frame\nbefore; full colour\nis {longest:g} px")
-    scale = max(1, STRIP_WIDTH // (len(times) * given.shape[2]))
-    columns = [f"{time:+d}" if time > 0 else str(time) for time in times]
+    scale = max(1, STRIP_WIDTH // (len(columns) * given.shape[2]))
     return visualize.panel(rows, column_titles=columns, row_titles=titles, scale=scale)

@@ -43,8 +43,8 @@ def headline(results: dict[str, float], data: str) -> str:
     """
     name = measure_that_counts(results)
     unit = "nats" if name == "bce_nats_per_frame" else "squared error"
-    rival = min(TRIVIAL, key=lambda title: results[TRIVIAL[title] + name])  # both measures: the lower the better
-    text = f"{results[name]:.2f} {unit} a frame, where the {rival} has {results[TRIVIAL[rival] + name]:.2f}"
+    best = min(TRIVIAL, key=lambda title: results[TRIVIAL[title] + name])  # both measures: the lower the better
+    text = f"{results[name]:.2f} {unit} a frame, where the {best} has {results[TRIVIAL[best] + name]:.2f}"
     if "target_entropy_nats" in results:
         text += f" and no predictor less than {results['target_entropy_nats']:.2f}, the entropy of grey targets"
     if "flow_epe_noc" in results:
@@ -99,8 +99,8 @@ def _events_table(results: dict[str, float]) -> Table:
 def curve(per_frame: dict[str, np.ndarray]) -> Picture:
     """The measure that counts by predicted frame: `per_frame` has each metric [F]."""
     name = measure_that_counts(per_frame)
-    rivals = {title: per_frame[prefix + name] for title, prefix in TRIVIAL.items()}
-    lines = {"this network": per_frame[name], **rivals}
+    baselines = {title: per_frame[prefix + name] for title, prefix in TRIVIAL.items()}
+    lines = {"this network": per_frame[name], **baselines}
     if "target_entropy_nats" in per_frame:
         lines["entropy of the targets"] = per_frame["target_entropy_nats"]
     records = [
@@ -165,7 +165,7 @@ def _strips(real: np.ndarray, guessed: np.ndarray, known: int) -> Picture:
     for truth, guess in zip(real, guessed, strict=True):
         rows += [[*truth], [*[None] * known, *guess]]
     scale = max(1, STRIP_WIDTH // (real.shape[1] * real.shape[3]))
-    titles = [f"{index - known + 1:+d}" if index >= known else str(index - known + 1) for index in range(real.shape[1])]
+    titles = visualize.frame_titles(known, real.shape[1] - known)
     panel = visualize.panel(rows, column_titles=titles, row_titles=["true", "predicted"] * len(real), scale=scale)
     caption = f"The network saw the frames up to 0 and predicted +1 to +{real.shape[1] - known}."
     return Picture("strips", "What comes next", visualize.to_png(panel), caption)

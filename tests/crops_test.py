@@ -1,81 +1,18 @@
-import functools
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from dfn_jax.data import epochs, image_files
-from dfn_jax.data.images import crops, texture_batch
+from dfn_jax.data.crops import crops
 from dfn_jax.errors import InputError
-from tests.reference import of_few_bits
 
 DATA = Path(os.environ.get("DFN_DATA", "no such folder")).expanduser()
 needs_train400 = pytest.mark.skipif(
     not (DATA / "train400_gray").is_dir(), reason="DFN_DATA names no folder with train400_gray"
 )
-
-
-# Procedural texture
-
-
-def draw(seed, **options):
-    return np.asarray(jax.jit(functools.partial(texture_batch, **options))(jax.random.key(seed)))
-
-
-def test_textures_are_the_same_on_every_device():
-    assert of_few_bits(lambda key: texture_batch(key, batch_size=2, image_size=(16, 16)), jax.random.key(0)) == []
-
-
-@pytest.mark.parametrize(
-    ("image_size", "channels"), [((64, 64), 1), ((37, 50), 3), ((1, 1), 1), ((5, 130), 1), ((16, 16), 3)]
-)
-def test_textures_have_their_shape_and_range(image_size, channels):
-    images = draw(0, batch_size=3, image_size=image_size, channels=channels)
-    assert images.shape == (3, *image_size, channels)
-    assert images.dtype == np.float32
-    assert images.min() >= 0
-    assert images.max() <= 1
-
-
-@pytest.fixture(scope="module")
-def textures():
-    return draw(1, batch_size=64, image_size=(64, 64))
-
-
-def test_textures_are_a_pure_function_of_the_key(textures):
-    eager = texture_batch(jax.random.key(1), batch_size=64, image_size=(64, 64))
-    np.testing.assert_allclose(eager, textures, atol=1e-5)
-    assert not np.allclose(draw(2, batch_size=64, image_size=(64, 64)), textures, atol=0.1)
-
-
-def test_textures_differ_in_contrast_and_none_is_flat(textures):
-    contrast = textures.std((1, 2, 3))
-    assert contrast.min() > 0.01
-    assert contrast.max() > 0.2
-    assert np.quantile(contrast, 0.9) > 2 * np.quantile(contrast, 0.1)
-    assert np.mean((textures == 0) | (textures == 1)) < 0.05
-
-
-def test_textures_have_power_at_all_frequencies_and_a_spectrum_each(textures):
-    power = np.abs(np.fft.fft2(textures[..., 0] - textures[..., 0].mean((1, 2), keepdims=True))) ** 2
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
-    low = power[:, (frequency > 0) & (frequency < 0.08)].mean(1)
-    high = power[:, frequency > 0.35].mean(1)
-    assert np.all(high > 0)
-    slopes = np.log10(low / high)
-    assert slopes.min() < 1  # nearly white
-    assert slopes.max() > 2  # as in natural images
-
-
-def test_textures_of_different_channels_differ():
-    images = draw(0, batch_size=2, image_size=(32, 32), channels=3)
-    assert not np.allclose(images[..., 0], images[..., 1], atol=0.1)
-
-
-# Crops of a folder
 
 
 def random_image(seed, size=(20, 24)):
@@ -128,13 +65,10 @@ def test_crops_are_a_pure_function_of_seed_and_step(folder):
     assert not np.array_equal(draw(other, 3), third)
 
 
-def test_crops_in_colour_and_grey(tmp_path):
+def test_crops_of_colour_images_are_grey(tmp_path):
     pixels = random_image(0, (8, 8, 3))
     Image.fromarray(pixels).save(tmp_path / "colour.png")
-    options = {"image_size": (8, 8), "seed": 0}
-    colour = crops(tmp_path, channels=3, **options)[0]["image"]
-    np.testing.assert_allclose(colour, pixels / 255, atol=1e-6)
-    grey = crops(tmp_path, channels=1, **options)[0]["image"]
+    grey = crops(tmp_path, image_size=(8, 8), seed=0)[0]["image"]
     np.testing.assert_allclose(grey[..., 0], pixels @ np.array([0.299, 0.587, 0.114]) / 255, atol=1.01 / 255)
 
 
@@ -194,12 +128,9 @@ def test_photographs_are_turned_as_their_camera_says(tmp_path):
     assert shown[16:].mean() > 250
 
 
-def test_missing_folder_and_unknown_channels(tmp_path):
-    options = {"image_size": (4, 4), "seed": 0}
+def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        crops(tmp_path / "nowhere", **options)
-    with pytest.raises(InputError, match=r"1 \(grey\) or 3 \(RGB\)"):
-        crops(tmp_path, channels=4, **options)
+        crops(tmp_path / "nowhere", image_size=(4, 4), seed=0)
 
 
 @needs_train400

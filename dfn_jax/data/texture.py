@@ -1,30 +1,11 @@
-"""Images for the steerable task: procedural texture, or random crops of a folder."""
+"""Procedural texture, on which steerable filters are learned."""
 
-import functools
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfn_jax import files
-from dfn_jax.data.image_files import (
-    check_channels,
-    existing_folder,
-    find_images,
-    header_size,
-    list_images,
-    read_pixels,
-    unit_range,
-)
-from dfn_jax.errors import InputError
-
-if TYPE_CHECKING:
-    import grain
-
-_DECODED_BYTES = 2**30
 _NOISE_SPACINGS = (1, 2, 4, 8, 16)  # of the lattices, in pixels
 _EDGE_SPACINGS = (8, 16)
 
@@ -34,7 +15,6 @@ def texture_batch(
     *,
     batch_size: int,
     image_size: tuple[int, int],
-    channels: int = 1,
     indices: jax.Array | None = None,
 ) -> jax.Array:
     """Draws random broad-band textures: noise between white and 1/f, with edges, at random contrast.
@@ -43,19 +23,18 @@ def texture_batch(
         key: PRNG key, the only source of randomness.
         batch_size: images in the batch.
         image_size: (H, W) in pixels.
-        channels: C; the channels of an image are drawn independently.
         indices: [N] int, which images to draw; None for all.
 
     Returns:
-        Images [N, H, W, C], float32 in [0, 1].
+        Images [N, H, W, 1], float32 in [0, 1].
     """
     look_key, lattice_key = jax.random.split(key)
     part = slice(None) if indices is None else indices
-    slope, edge_share, contrast, brightness = jax.random.uniform(look_key, (4, batch_size, 1, 1, channels))[:, part]
+    slope, edge_share, contrast, brightness = jax.random.uniform(look_key, (4, batch_size, 1, 1, 1))[:, part]
     # Mostly near white: only there do errors of a filter weigh the same at all frequencies.
     slope, edge_share = slope**3, edge_share**3
     shapes = [
-        (batch_size, -(-image_size[0] // spacing), -(-image_size[1] // spacing), channels)
+        (batch_size, -(-image_size[0] // spacing), -(-image_size[1] // spacing), 1)
         for spacing in (*_NOISE_SPACINGS, *_EDGE_SPACINGS)
     ]
     lattices = [lattice[part] for lattice in _white_noise(lattice_key, shapes)]
@@ -101,61 +80,3 @@ def _white_noise(key: jax.Array, shapes: list[tuple[int, ...]]) -> list[jax.Arra
     values = (values - 127.5) * (math.sqrt(12.0) / 256)
     ends = np.cumsum(sizes)
     return [values[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]
-
-
-def crops(data_dir: str | Path, *, image_size: tuple[int, int], channels: int = 1, seed: int) -> "grain.MapDataset":
-    """Cuts random crops from a folder of images, without end; `epochs.batch` makes batches of them.
-
-    Every epoch visits all images in a new order. The headers of all files are checked at the door; pixels are
-    decoded when first used and kept in memory up to 1 GiB.
-
-    Args:
-        data_dir: Folder searched recursively for 8-bit grey or RGB images.
-        image_size: (H, W) of a crop in pixels.
-        channels: C, 1 for grey (Rec. 601) or 3 for RGB.
-        seed: Non-negative integer; an item is a pure function of seed and position.
-
-    Returns:
-        Random-access data set of {"image": [H, W, C] float32 in [0, 1]}.
-
-    Raises:
-        InputError: The folder is missing or has no images, or an image is unreadable, not 8-bit or too small.
-    """
-    from dfn_jax.data.epochs import shuffled_epochs
-
-    check_channels(channels)
-    folder = existing_folder(data_dir)
-    paths = find_images(folder)
-    sizes = [header_size(path) for path in paths]
-    for path, size in zip(paths, sizes, strict=True):
-        if size[0] < image_size[0] or size[1] < image_size[1]:
-            raise InputError(
-                f"{path} is {size[0]} x {size[1]}, smaller than the crop of {image_size[0]} x {image_size[1]} "
-                "(height x width); remove it or ask for a smaller image_size"
-            )
-    largest = channels * max(height * width for height, width in sizes)
-    pixels = functools.lru_cache(maxsize=max(1, _DECODED_BYTES // largest))(read_pixels)
-    order = shuffled_epochs(len(paths), seed=seed)
-
-    def crop(position: int, index: int) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([seed, position])
-        return {"image": _crop(pixels(paths[index], channels), image_size, rng)}
-
-    return order.map_with_index(crop)
-
-
-def fingerprint(data_dir: str | Path) -> str:
-    """Identifies the images of a folder, wherever it lies.
-
-    Raises:
-        InputError: There is no such folder.
-    """
-    folder = existing_folder(data_dir)
-    return files.fingerprint(folder, list_images(folder, recursive=True))
-
-
-def _crop(pixels: np.ndarray, image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    height, width = image_size
-    top = rng.integers(pixels.shape[0] - height + 1)
-    left = rng.integers(pixels.shape[1] - width + 1)
-    return unit_range(pixels[top : top + height, left : left + width])
