@@ -157,7 +157,7 @@ class Decoder(nn.Module):
 
 
 def pooled(features: Array) -> Array:
-    """What one dense layer can take of a map: features [N, H, W, C], averaged to 4x4, as [N, 16 C]."""
+    """What one dense layer can take of a map: features [N, H, W, C], resized to 4x4, as [N, 16 C]."""
     samples, channels = features.shape[0], features.shape[3]
     return jax.image.resize(features, (samples, 4, 4, channels), "linear").reshape(samples, -1)
 

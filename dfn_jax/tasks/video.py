@@ -100,8 +100,8 @@ def _check(config: ConfigDict) -> None:
     if of_digits and config.data.name != "moving_mnist":
         raise InputError(f"config.data.name is {config.data.name!r}; a recipe with digits has moving_mnist alone")
     if not of_digits:
-        without_digits = {name: source for name, source in SOURCES.items() if name != "moving_mnist"}
-        configs.check_data(config, {name: source.reads_folder for name, source in without_digits.items()})
+        reads_folder = {name: source.reads_folder for name, source in SOURCES.items() if name != "moving_mnist"}
+        configs.check_data(config, reads_folder)
     elif config.eval.name or config.eval.dir:
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
     # Few enough that their sum, too, is a whole number to JAX.
