@@ -230,7 +230,7 @@ def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, t
     """What two configs, or groups of them, do not agree on.
 
     What one has no entry for, from before there was one or after, it does without: as where the entry is 0, False or
-    empty.
+    empty. Tuples are lists, as in JSON.
 
     Args:
         theirs: nested dicts, as from JSON.
@@ -239,10 +239,12 @@ def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, t
     Returns:
         Dotted names, sorted -> value in theirs, value in ours; None where there is none.
     """
-    theirs, ours = (
-        {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
-        for entries in (flatten_dict(dict(config), sep=".") for config in (theirs, ours))
-    )
+
+    def by_dotted_names(config: Mapping[str, Any]) -> dict[str, Any]:
+        flat = flatten_dict(dict(config), sep=".")
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+    theirs, ours = by_dotted_names(theirs), by_dotted_names(ours)
 
     def agree(name: str) -> bool:
         if name in theirs and name in ours:

@@ -85,7 +85,7 @@ def steps_measured(path: Path) -> int | None:
         return None
 
 
-def _newest_checkpoint(workdir: Path) -> int:
+def newest_checkpoint(workdir: Path) -> int:
     """Its number of steps; 0 where there is none."""
     return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()), default=0)
 
@@ -130,7 +130,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
     measured, steps = steps_measured(workdir / "results.json"), config.train.steps
     if measured is not None:
         before = json.loads((workdir / "config.json").read_text())
-        best = before.get("eval", {}).get("best") and _newest_checkpoint(workdir) == steps
+        best = before.get("eval", {}).get("best") and newest_checkpoint(workdir) == steps
         if measured == steps or best:
             # No step is left to train: what is there stays the run's own, with the terms on which it was measured.
             recorded |= {name: before[name] for name in ("eval", "precision") if name in before}
@@ -141,7 +141,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
 def _check_claimable(workdir: Path, config: ConfigDict, may_differ: tuple[str, ...]) -> None:
     if (workdir / "config.json").exists():
         check_workdir(workdir, config, may_differ=may_differ)
-        if (there := _newest_checkpoint(workdir)) > config.train.steps:
+        if (there := newest_checkpoint(workdir)) > config.train.steps:
             raise InputError(
                 f"the run in {workdir} has {there} steps, config.train.steps is {config.train.steps}; give no fewer, "
                 "or choose another --workdir"

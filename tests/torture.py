@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from dfn_jax.workdir import newest_checkpoint
+
 ROOT = Path(__file__).parents[1]
 STEPS = 60  # of the training that is killed, with a checkpoint every third
 SENSELESS = (
@@ -68,9 +70,6 @@ train(regression(), config(**{{"train.steps": {STEPS}}}), Path({str(workdir)!r})
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
 
-    def newest(workdir: Path) -> int:
-        return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
-
     chance = random.Random(seed)
     finish(start(folder / "whole"))
     killed = had_saved = 0
@@ -78,9 +77,9 @@ train(regression(), config(**{{"train.steps": {STEPS}}}), Path({str(workdir)!r})
         workdir = folder / f"killed-{killed}"
         # One run is killed several times, until it happens to end: so checkpoints are made and read in all states.
         while killed < kills:
-            step = chance.randrange(newest(workdir), STEPS)
+            step = chance.randint(newest_checkpoint(workdir), STEPS)
             process = start(workdir)
-            while process.poll() is None and newest(workdir) < step:
+            while process.poll() is None and newest_checkpoint(workdir) < step:
                 time.sleep(0.005)
             time.sleep(chance.uniform(0, 0.05))
             process.kill()
@@ -89,7 +88,7 @@ train(regression(), config(**{{"train.steps": {STEPS}}}), Path({str(workdir)!r})
                 assert process.returncode == 0
                 break
             killed += 1
-            had_saved += newest(workdir) > 0
+            had_saved += newest_checkpoint(workdir) > 0
         finish(start(workdir))
         _assert_same_end(folder / "whole", workdir)
     return (

@@ -205,3 +205,7 @@ def test_heavy_imports_wait():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_frames_are_named_from_the_last_that_is_given():
+    assert visualize.frame_titles(3, 2) == ["-2", "-1", "0", "+1", "+2"]
