@@ -9,7 +9,6 @@ import pytest
 import scipy.stats
 
 from dfn_jax.files import read_arrays
-from dfn_jax.intervals import saving_interval
 from experiments import quick, reproduce
 from experiments.readme import README, with_tables
 from experiments.runs import ROOT
@@ -46,18 +45,19 @@ def saved(table, protocol):
     return f"**{np.mean(by_seed):.0f} %** ({', '.join(others)} and {last})"
 
 
-def saved_by_one_seed(table, protocol):
-    """The same in words, with the interval over the test examples."""
-    worth = 1 - mean(table, "paper", protocol) / mean(table, "twin", protocol)
+def saved_by_one_seed(table, protocol, rows=COMPARED):
+    """The same of seed 0 in words, with the interval over the test examples."""
+    ours, theirs = (errors(table, row, protocol)[0] for row in rows)
     examples = read_arrays(reproduce._examples_file(table))
     found = scipy.stats.bootstrap(
-        [examples[f"{row}-{protocol}-0"].astype(float) for row in COMPARED],
+        [examples[f"{row}-{protocol}-0"].astype(float) for row in rows],
         lambda a, b, axis: 1 - a.mean(axis) / b.mean(axis),
         paired=True,
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return "**{:.0f} %** ({:.0f} to {:.0f})".format(100 * worth, *(100 * bound for bound in found.confidence_interval))
+    shares = (1 - ours / theirs, *found.confidence_interval)
+    return "**{:.0f} %** ({:.0f} to {:.0f})".format(*(100 * share for share in shares))
 
 
 REAL_VIDEO = reproduce.RESULTS / "highway_medium_real_video.json"
@@ -162,6 +162,16 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     examples = read_arrays(reproduce._examples_file("moving_mnist"))
     better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
     assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
+    at = {place: medium["paper"][f"bce_nats_per_frame_at_{place}"] for place in ("overlap", "bounce", "neither")}
+    grey = {place: medium["paper"][f"target_entropy_nats_at_{place}"] for place in at}
+    less = [f"{of['neither'] - of['overlap']:.0f}|{of['bounce'] - of['overlap']:.0f}" for of in (at, grey)]
+    (low, high), (most, least) = (one.split("|") for one in less)
+    told = "have {} to {} nats less than others, of which their targets' entropy accounts for {} to {}"
+    assert told.format(low, high, least, most) in page
+    changes, recipe = TABLES["moving_mnist"].protocols["medium"].changes, get_config("moving_mnist", "paper")
+    every, horizon = changes["train.double_horizon_every"], recipe.data.target_frames
+    frames = 4 * sum(min(horizon, 2 ** (step // every)) for step in range(changes["train.steps"]))
+    assert f"and 1/{examples_seen('moving_mnist') * horizon / frames:.0f} of its predicted frames" in page
     dfn, slow = (record["bce_nats_per_frame"] for record in (medium["paper"], slow_twin))
     assert f"it had {slow:.0f} (`results/at_other_rates.json`), and the DFN {100 * (1 - dfn / slow):.0f} % less" in page
     dfn, twin = (np.array(medium[row]["bce_nats_per_frame_curve"]) for row in COMPARED)
@@ -274,17 +284,23 @@ def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
     dfn, deep = runs["paper", "medium"], runs["deep_stereo", "medium"]
     assert round(deep["steps"] / runs["deep_stereo", "short"]["steps"]) == 14
     assert f"the spatial transformer has {told['spatial_transformer', 'medium']})" in page
-    examples = read_arrays(reproduce._examples_file("stereo"))
-    low, high = saving_interval(examples["deep_stereo-medium-0"], examples["paper-medium-0"])
-    less = 1 - deep["mse_per_image"] / dfn["mse_per_image"]
+    less, low, high = re.findall("[0-9]+", saved_by_one_seed("stereo", "medium", ("deep_stereo", "paper")))
     assert (
         f"passes the DFN**: {told['deep_stereo', 'medium']}), where the DFN has {dfn['mse_per_image']:.2f}, so "
-        f"{100 * less:.0f} % less ({100 * low:.0f} to {100 * high:.0f} over the same scenes)"
+        f"{less} % less ({low} to {high} over the same scenes)"
     ) in page
-    assert f"for the right view, with {100 * less:.0f} % less squared error" in in_one_line(README.read_text())
+    assert f"for the right view, with {less} % less squared error" in in_one_line(README.read_text())
     px = [f"{run['disparity_epe_noc']:.2f}" for run in (deep, dfn)]
     assert f"worse, {px[0]} px where the DFN has {px[1]}" in page
-    assert f"its training took {deep['training_time_s'] / 3600:.1f} hours on one core" in page
+    minutes = [
+        r["training_time_s"] / 60
+        for r in reproduce.records("stereo")
+        if (r["row"], r["protocol"]) == ("paper", "medium")
+    ]
+    assert (
+        f"its training took {deep['training_time_s'] / 3600:.1f} hours on one core, where the DFN's took "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes"
+    ) in page
 
 
 def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records_do():

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from dfn_jax import evaluate, provenance
+from dfn_jax.config import differing
+from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Evaluation, Task
 from dfn_jax.train import TrainState
-from dfn_jax.workdir import EXAMPLES_FILE, claim_workdir, results_folder
+from dfn_jax.workdir import EXAMPLES_FILE, check_workdir, claim_workdir, results_folder
 from experiments import stereo
 
 
@@ -49,6 +51,18 @@ def test_an_entry_that_came_later_and_asks_for_nothing_does_not_make_other_terms
     assert results_folder(tmp_path, config) == Path()
     config.eval.best = True
     assert results_folder(tmp_path, config) == Path("evaluations", "best-True")
+
+
+def test_entries_are_compared_as_json_has_them_and_by_their_whole_names(tmp_path):
+    assert differing({"size": [3, 4]}, {"size": (3, 4)}) == {}
+    config = stereo.get_config("smoke")
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    config.train.steps += 1
+    check_workdir(tmp_path, config)
+    with config.unlocked():
+        config.train.steps_of_warming_up = 5
+    with pytest.raises(InputError, match=r"train\.steps_of_warming_up \(None there, 5 here\)"):
+        check_workdir(tmp_path, config)
 
 
 @pytest.mark.parametrize(

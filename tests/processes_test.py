@@ -18,6 +18,7 @@ from dfn_jax.errors import InputError
 from dfn_jax.processes import end_with_the_others, join
 from dfn_jax.records import read_records
 from dfn_jax.train import train
+from dfn_jax.workdir import newest_checkpoint
 from experiments import steerable
 from tests.regression import config, regression
 
@@ -129,7 +130,7 @@ def finish(processes):
 def wait_for_checkpoint(workdir, step, processes):
     """Waits for one of that step or later."""
     for _ in range(600):
-        if any(int(folder.name) >= step for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()):
+        if newest_checkpoint(workdir) >= step:
             return
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)

@@ -13,17 +13,16 @@ from experiments.steerable import get_config
 
 ANGLES = np.array([0.0, 0.7, 2.0, 4.4])
 IMAGES = np.random.default_rng(0).uniform(size=(4, 13, 10, 1))
+GAUSSIAN = np.exp(-(np.arange(-4, 5) ** 2) / 2)
+DERIVATIVE = -np.arange(-4, 5) * GAUSSIAN
 
 
 def scipy_targets(images, angles):
-    x = np.arange(-4, 5)
-    g = np.exp(-(x**2) / 2)
-    minus_derivative = x * g
     result = np.zeros_like(images)
     for n, angle in enumerate(angles):
         image = images[n, :, :, 0]
-        ix = signal.convolve2d(image, np.outer(g, minus_derivative), mode="same")
-        iy = signal.convolve2d(image, np.outer(minus_derivative, g), mode="same")
+        ix = signal.convolve2d(image, np.outer(GAUSSIAN, -DERIVATIVE), mode="same")
+        iy = signal.convolve2d(image, np.outer(-DERIVATIVE, GAUSSIAN), mode="same")
         result[n, :, :, 0] = np.cos(angle) * ix + np.sin(angle) * iy
     return result
 
@@ -72,9 +71,8 @@ def test_an_evaluation_tells_how_far_filters_and_images_are_off():
     images -= images.mean((1, 2, 3), keepdims=True)
     output = SteerableDFN().apply(params, jnp.asarray(images, jnp.float32), jnp.asarray(angles, jnp.float32))
     prediction, filters = (np.asarray(one, np.float64) for one in output)
-    x = np.arange(-4, 5)
-    g, derivative = np.exp(-(x**2) / 2), -x * np.exp(-(x**2) / 2)
-    truth = np.stack([np.cos(a) * np.outer(g, derivative) + np.sin(a) * np.outer(derivative, g) for a in angles])
+    along_x, along_y = np.outer(GAUSSIAN, DERIVATIVE), np.outer(DERIVATIVE, GAUSSIAN)
+    truth = np.stack([np.cos(angle) * along_x + np.sin(angle) * along_y for angle in angles])
 
     def off(found, true):
         found, true = found.reshape(count, -1), true.reshape(count, -1)
