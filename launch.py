@@ -17,7 +17,9 @@ MODES = {
     "predict": "apply one to images or clips of which only the network's input is known",
 }
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py[:preset]", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; a run begun there is resumed. Default: a new one")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run; a run begun there is resumed, without --config by its own. Default: a new one"
+)
 MODE = flags.DEFINE_enum("mode", "train", list(MODES), "; ".join(f"{name}: {said}" for name, said in MODES.items()))
 PRETRAINED = flags.DEFINE_string("pretrained", None, "to evaluate or apply a network of dfn_jax/pretrained/")
 INPUT = flags.DEFINE_string("input", None, "with --mode=predict: an image or clip, or a folder of them")

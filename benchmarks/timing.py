@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from dfn_jax.files import write_whole
 from dfn_jax.provenance import commit, hardware, versions
 
 CALLS = {"cpu": 1, "cuda": 20}  # in a row: to begin one on a GPU takes as long as a small one takes
@@ -86,4 +87,4 @@ def save_rows(rows: list[dict], path: str | None) -> None:
         rival = {"torch": importlib.metadata.version("torch")} if "torch" in sys.modules else {}
         origin = {"hardware": hardware(), "versions": versions() | rival, "commit": commit()}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps([row | origin for row in rows], indent=2) + "\n")
+        write_whole(Path(path), json.dumps([row | origin for row in rows], indent=2) + "\n")

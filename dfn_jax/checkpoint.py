@@ -101,8 +101,8 @@ class Checkpoints:
                 self._manager.save(step, args=items)
 
     def any(self) -> bool:
-        """Whether there is a checkpoint, whole or damaged."""
-        return bool(self._manager.all_steps())
+        """Whether there is a checkpoint, whole or damaged; all processes must ask."""
+        return processes.of_first(bool(self._manager.all_steps()))
 
     def restore(self, like: Any, *, best: bool = False) -> Any:
         """Reads the newest checkpoint that is whole; those that are not are named on the standard error output.
@@ -118,11 +118,12 @@ class Checkpoints:
             InputError: there is none, or none can be read into such a state.
         """
         damages = []
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        if best and steps and self._best.step is None:
+        # All processes must read the same ones, in the same order.
+        steps, lowest = processes.of_first((sorted(self._manager.all_steps(), reverse=True), self._best.step))
+        if best and steps and lowest is None:
             raise InputError(f"it is not known which checkpoint in {self._folder} is the best; leave out eval.best")
         if best:
-            steps.sort(key=lambda step: step != self._best.step)
+            steps.sort(key=lambda step: step != lowest)
         for step in steps:
             state, saved, reason = None, None, "another process could not"
             try:
@@ -158,7 +159,7 @@ class Checkpoints:
 
     def set_aside_after(self, step: int) -> None:
         """Moves checkpoints after a step, which could not be read, to `damaged_checkpoints`, beside the folder."""
-        later = [newer for newer in self._manager.all_steps() if newer > step]
+        later = processes.of_first([newer for newer in self._manager.all_steps() if newer > step])
         for newer in later:
             aside = self._folder.with_name("damaged_checkpoints")
             aside.mkdir(exist_ok=True)

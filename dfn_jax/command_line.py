@@ -1,10 +1,15 @@
 """The flags of `launch.py`, read and checked: what is wrong with them is told in one line."""
 
+import traceback
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
+from dfn_jax import recorded
 from dfn_jax.errors import InputError, in_one_line
+
+_NAMING = ("config", "pretrained", "workdir")  # the flags that name a recipe
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -21,11 +26,13 @@ def parse(arguments: list[str]) -> list[str]:
     """
     # In place: the flags of a config's entries look for the config's file there.
     arguments[:] = _as_one_word(arguments)
-    given = dict(word.split("=", 1) for word in arguments if word.startswith(("--config=", "--pretrained=")))
+    given = dict(word.split("=", 1) for word in arguments if word.startswith(tuple(f"--{name}=" for name in _NAMING)))
     if "--config" not in given and "--pretrained" in given:
         from dfn_jax.pretrained import recipe
 
         arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
+    elif "--config" not in given and "--workdir" in given:
+        arguments.insert(1, f"--config={recorded.__file__}:{given['--workdir']}")
     elif "--config" in given:
         file = Path(given["--config"].partition(":")[0])
         if not file.is_file() or file.suffix != ".py":
@@ -34,17 +41,23 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
         config = flags.FLAGS.config
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # A config file may raise anything.
+        if where := _line_in(given.get("--config", ""), error):
+            raise InputError(f"{where}: {type(error).__name__}: {in_one_line(error)}") from error
         if isinstance(error, KeyError | AttributeError):  # of an entry that the config does not have
             which = in_one_line(error.args[0]).strip("'\"")
             if "get_config" in which:
                 raise InputError(f"{given['--config']} is no config: it has no `get_config`") from error
             raise InputError(f"the config has no entry {which!r}; `get_config` in its file lists them all") from error
+        if isinstance(error, IndexError):
+            raise InputError(f"{in_one_line(error)}; give the whole tuple, in quotes") from error
         # An error inside a config file comes with its traceback as text, of which the last line says what it is.
         reason = str(error).strip().splitlines()[-1].removeprefix("dfn_jax.errors.InputError: ")
         raise InputError(f"{reason}; see --help") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; flags look like --config=experiments/stereo.py:quick")
+    if "--config" in given and not isinstance(config, ConfigDict):
+        raise InputError(f"`get_config` in {given['--config']} returns {type(config).__name__}; wanted a ConfigDict")
     if config is None:
         other = "" if flags.FLAGS.mode == "train" else ", or --pretrained=stereo"
         raise InputError(f"no --config; for example --config=experiments/stereo.py:quick{other}")
@@ -52,12 +65,23 @@ def parse(arguments: list[str]) -> list[str]:
     return rest
 
 
+def _line_in(config: str, error: Exception) -> str:
+    """Where in the file of a config an error was raised, as FILE, line N; empty where it was not raised there."""
+    file = Path(config.partition(":")[0])
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file.absolute()
+    ]
+    if isinstance(error, SyntaxError) and Path(error.filename or "") == file.absolute():
+        lines = [error.lineno]
+    return f"{file}, line {lines[-1]}" if lines else ""
+
+
 def _as_one_word(arguments: list[str]) -> list[str]:
-    """Flags that name a recipe as --name=value, however they were written."""
+    """Flags of `_NAMING` as --name=value, however they were written."""
     words, rest = [], iter(arguments)
     for word in rest:
         name, equals, value = word.partition("=")
-        if name.lstrip("-") in ("config", "pretrained") and name.startswith("-"):
+        if name.lstrip("-") in _NAMING and name.startswith("-"):
             word = f"--{name.lstrip('-')}={value if equals else next(rest, '')}"
         words.append(word)
     return words

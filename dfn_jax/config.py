@@ -108,10 +108,11 @@ def check(config: ConfigDict) -> None:
     size = config.data.image_size
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise InputError(f"config.data.image_size is {size}; it must be (height, width) in pixels")
-    if config.optim.learning_rate <= 0:
-        raise InputError(f"config.optim.learning_rate is {config.optim.learning_rate}; it must be a positive number")
-    if config.optim.clip_norm < 0:
-        raise InputError(f"config.optim.clip_norm is {config.optim.clip_norm}; it must be 0, for none, or more")
+    rate, norm = config.optim.learning_rate, config.optim.clip_norm
+    if not isinstance(rate, int | float) or rate <= 0:
+        raise InputError(f"config.optim.learning_rate is {rate!r}; it must be a positive number")
+    if not isinstance(norm, int | float) or norm < 0:
+        raise InputError(f"config.optim.clip_norm is {norm!r}; it must be 0, for none, or more")
     choose("precision", config.precision, PRECISIONS)
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
 
@@ -207,7 +208,7 @@ def data_folder(named: str, what: str) -> str:
         raise InputError(
             f"{what} need a folder: give --config.data.dir=FOLDER (to evaluate on others, --config.eval.dir=FOLDER)"
         )
-    check_text("the data folder", named)
+    check_text("the data folder", str(expanded(named).resolve()))
     return named
 
 
@@ -224,6 +225,14 @@ def seen_in_training(config: ConfigDict) -> str:
         return ""
     ours, theirs = (expanded(folder).resolve() for folder in (config.eval.dir, config.data.dir))
     return ", which training read too" if ours.is_relative_to(theirs) or theirs.is_relative_to(ours) else ""
+
+
+def with_tuples(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as it was before it became JSON, which knows no tuples; configs have no lists."""
+    return {
+        name: with_tuples(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+        for name, value in config.items()
+    }
 
 
 def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

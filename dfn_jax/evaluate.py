@@ -50,11 +50,11 @@ def evaluate(
     """
     folder = workdir / results_folder(workdir, config)
     make_writable_folder(folder)
-    if not config.eval.best:  # which may be of any step
-        _check_no_step_is_lost(folder / "results.json", int(state.step))
+    _check_no_step_is_lost(folder / "results.json", int(state.step), config)
     records, starts = read_records(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
+    _check_no_step_is_lost(folder / "results.json", int(state.step), config)  # Training may have gone on meanwhile.
     done = [record for record in records if record["step"] <= int(state.step)]
     results = _results(config, state, evaluation, done, starts, here=here, began=began)
     sections = [*evaluation.sections(), *_training_curve(task, done)]
@@ -152,10 +152,10 @@ def _test_curve(
     return [report.Picture("test_curve", "How good it was on the way", curve, caption)]
 
 
-def _check_no_step_is_lost(path: Path, steps: int) -> None:
-    """Checks that the results of a state are not replaced by those of one before it."""
+def _check_no_step_is_lost(path: Path, steps: int, config: ConfigDict) -> None:
+    """Checks that the results of a state are not replaced by those of one before it, unless it is the best."""
     there = steps_measured(path)
-    if there is not None and there > steps:
+    if there is not None and there > steps and not config.eval.best:
         raise InputError(
             f"{path} was measured after {there} steps, the newest whole checkpoint has {steps}; train on to {there} "
             "first, or move the results away"

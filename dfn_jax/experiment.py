@@ -16,13 +16,12 @@ from dfn_jax.config import check, differing, tested_name
 from dfn_jax.errors import InputError, preempt_on_sigterm
 from dfn_jax.evaluate import evaluate
 from dfn_jax.files import expanded
-from dfn_jax.optimisers import make_optimiser
 from dfn_jax.predict import open_inputs, write_predictions
 from dfn_jax.provenance import commit
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
-from dfn_jax.train import TrainState, restore, train
+from dfn_jax.train import TrainState, check_trainable, restore, train
 from dfn_jax.workdir import MAY_CHANGE, check_workdir, claim_workdir
 
 
@@ -44,16 +43,17 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
     """
     began, workdir = time.monotonic(), expanded(workdir)
     config = config.copy_and_resolve_references()  # `make_task` writes into it which data it found.
-    _check_jax()
-    check(config)
-    make_optimiser(config.optim)  # It too is told of before the workdir is claimed.
     found = None
     with contextlib.ExitStack() as claimed, processes.end_with_the_others():
-        with processes.together():
+        with processes.together():  # What cannot be used is told of before the workdir is claimed.
+            _check_jax()
+            check(config)
             task = make_task(config)
+            _check_apart(workdir, config)
             if training:
                 check_path(workdir)
-                open_train_data(task)  # Data that cannot be used are told before the workdir is claimed.
+                check_trainable(task, config)
+                open_train_data(task)
                 task.check_test()
             own_test = not config.eval.dir and tested_name(config) == config.data.name
             data = task.fingerprint() if training or own_test else None
@@ -97,6 +97,7 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
     began, workdir = time.monotonic(), expanded(workdir)
     config, task, params, card = _open_pretrained(name, config, make_task)
     task.check_test()
+    _check_apart(workdir, config)
     _check_new(workdir)
     with claim_workdir(workdir, config), Records(workdir) as records:
         records.begin(0, {name: card.get(name) for name in ("commit", "hardware", "precision")})
@@ -159,8 +160,9 @@ def _open_pretrained(
     """The config by which a pretrained network is used, its task, its parameters and its card."""
     _check_jax()
     trained_with, params, card = pretrained.load(name)
-    config = _used_with(name, trained_with, config or trained_with)
+    config = config or trained_with
     check(config)
+    config = _used_with(name, trained_with, config)
     task = make(config)
     pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
     return config, task, params, card
@@ -174,6 +176,14 @@ def _terms(config: ConfigDict) -> dict[str, Any]:
 def _check_new(workdir: Path) -> None:
     if any((workdir / name).exists() for name in ("checkpoints", "results.json")):
         raise InputError(f"{workdir} has results, or a run, already; choose a new folder")
+
+
+def _check_apart(workdir: Path, config: ConfigDict) -> None:
+    """Checks that no run writes its pictures among the data, which the next one would read."""
+    for entry in ("data", "eval"):
+        folder = config[entry].dir
+        if folder and workdir.resolve().is_relative_to(expanded(folder).resolve()):
+            raise InputError(f"{workdir} is inside config.{entry}.dir, {folder}; give a --workdir that is not")
 
 
 def _check_jax() -> None:

@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -36,8 +37,10 @@ def expanded(path: str | Path) -> Path:
     """A path with its `~` replaced by the home folder.
 
     Raises:
-        InputError: there is no such user.
+        InputError: there is no such user, or it is the address of a bucket, which would be a folder here.
     """
+    if re.match(r"\w+://", str(path)):
+        raise InputError(f"{path} is an address, not a folder; mount the bucket, and give the folder where it is")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -137,7 +140,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replaces a file in one step: a reader finds the old content or the new, never a part.
+    """Replaces a file in one step: a reader finds the old content or the new, never a part, also after a crash.
 
     Args:
         path: of the file; its folder must exist.
@@ -148,7 +151,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # else, after a loss of power, some disks have the new name with nothing in it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

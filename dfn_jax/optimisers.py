@@ -34,6 +34,12 @@ def make_optimiser(config: ConfigDict) -> tuple[optax.GradientTransformation, op
     return optimiser, schedule
 
 
+def optimiser_steps(state: optax.OptState) -> int:
+    """How many updates an optimiser of `make_optimiser` has made, from its state."""
+    (_, count), *_ = optax.tree.get_all_with_path(state, "count")
+    return int(count)
+
+
 def _muon(schedule: optax.Schedule) -> optax.GradientTransformation:
     return muon(
         schedule,

@@ -145,12 +145,18 @@ def to_host(state: Any) -> Any:
     Returns:
         Pytree of NumPy arrays.
     """
-    mesh = jax.tree.leaves(state)[0].sharding.mesh
-    return jax.device_get(_gather(replicated(mesh))(state))
+    return jax.tree.map(_to_host, state)
 
 
-@functools.cache  # so that it is compiled once
-def _gather(sharding: NamedSharding) -> Callable[[Any], Any]:
+def _to_host(array: Array) -> np.ndarray:
+    """One array at a time: no device may have room for all of them whole."""
+    if not (array.is_fully_addressable or array.is_fully_replicated):
+        array = _gather(replicated(array.sharding.mesh))(array)
+    return jax.device_get(array)
+
+
+@functools.cache  # so that it is compiled once for each shape
+def _gather(sharding: NamedSharding) -> Callable[[Array], Array]:
     return jax.jit(lambda parts: parts, out_shardings=sharding)
 
 

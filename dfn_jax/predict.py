@@ -30,8 +30,8 @@ def open_inputs(task: Task, source: str | Path, workdir: Path) -> tuple[Inputs, 
     Raises:
         InputError: the task predicts nothing from images alone, an input cannot be used, or it was predicted from.
     """
-    check_text("the input", str(source))
     source = Path(os.path.abspath(expanded(source)))  # noqa: PTH100  Links keep the names that the user gave them.
+    check_text("the input", str(source))
     folder = workdir / "predictions" / name_and_checksum(source)
     if task.inputs is None:
         raise InputError("this network predicts nothing from images alone; measure it, by --mode=evaluate")

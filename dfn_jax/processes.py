@@ -1,6 +1,7 @@
 """Processes: how those of one run find each other, and what they must agree on."""
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -67,6 +68,18 @@ def gathered(value: Any) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(value))).reshape(-1)
+
+
+def of_first(value: Any) -> Any:
+    """What the first process has, as JSON; all must ask. Files may be seen late, or not at all, by the others."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(gathered(len(content))[0])
+    sent = multihost_utils.broadcast_one_to_all(np.resize(content, size))
+    return json.loads(np.asarray(sent, np.uint8).tobytes())
 
 
 def alike(text: str) -> bool:

@@ -54,6 +54,6 @@ def commit() -> str | None:
             return None  # The package is installed somewhere inside a repository of its user's.
         described = git("rev-parse", "--short=12", "HEAD")
         changed = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=all", "--", *CODE)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, ValueError):  # the last where a path is not UTF-8
         return None
     return f"{described}-dirty" if changed else described

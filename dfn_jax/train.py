@@ -23,7 +23,7 @@ from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
-from dfn_jax.optimisers import make_optimiser
+from dfn_jax.optimisers import make_optimiser, optimiser_steps
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
 from dfn_jax.records import TEST_PREFIX, Records, mean_loss, read_records
@@ -44,10 +44,17 @@ class TrainState(NamedTuple):
     optimiser: optax.OptState
 
 
-def make_state(task: Task, config: ConfigDict) -> TrainState:
-    """The state before the first step, a pure function of the config's seed."""
+def make_state(task: Task, config: ConfigDict, shardings: TrainState | None = None) -> TrainState:
+    """The state before the first step, a pure function of the config's seed.
+
+    Args:
+        task: what to train.
+        config: the experiment's config.
+        shardings: of the state's arrays; by default they are on one device.
+    """
     # It runs once, and drawing random numbers takes long to optimise: three seconds longer than to run as it is.
-    return jax.jit(lambda: _first_state(task, config), compiler_options={"xla_backend_optimization_level": 0})()
+    options = {"compiler_options": {"xla_backend_optimization_level": 0}, "out_shardings": shardings}
+    return jax.jit(lambda: _first_state(task, config), **options)()
 
 
 def _first_state(task: Task, config: ConfigDict) -> TrainState:
@@ -86,9 +93,29 @@ def make_train_step(
 _norm = jax.jit(optax.tree.norm)
 
 
-def _mesh(config: ConfigDict) -> Mesh:
+def check_trainable(task: Task, config: ConfigDict) -> None:
+    """Checks that a run could begin.
+
+    Raises:
+        InputError: the optimiser is unknown, the batch does not fit the devices, or there would be no best checkpoint.
+    """
+    make_optimiser(config.optim)
+    _make_mesh(config)
+    steps, every = config.train.steps, config.train.checkpoint_every
+    if config.eval.best and not _comparable(steps, config, task):
+        raise InputError(
+            f"config.eval.best needs a checkpoint after {every} steps on whole examples, but the curriculum "
+            f"shows those from step {task.curriculum.ends} on, of {steps}; leave it out, or train longer"
+        )
+
+
+def _make_mesh(config: ConfigDict) -> Mesh:
     size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
-    mesh = parallel.make_mesh(config.mesh, **size)
+    return parallel.make_mesh(config.mesh, **size)
+
+
+def _mesh(config: ConfigDict) -> Mesh:
+    mesh = _make_mesh(config)
     if config.mesh.data == -1 and mesh.size < jax.device_count():
         words = f"{mesh.size} of {jax.device_count()} devices share the batch of {config.train.batch_size}"
         tqdm.write(f"{words}; the others are idle", file=sys.stderr)
@@ -135,16 +162,12 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         InputError: the config does not fit the devices or the workdir's checkpoints.
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
+    check_trainable(task, config)
     mesh = _mesh(config)
     optimiser, schedule = make_optimiser(config.optim)
     steps, log_every, checkpoint_every, evaluate_every = (
         config.train[name] for name in ("steps", "log_every", "checkpoint_every", "evaluate_every")
     )
-    if config.eval.best and not _comparable(steps, config, task):
-        raise InputError(
-            f"config.eval.best needs a checkpoint after {checkpoint_every} steps on whole examples, but the curriculum "
-            f"shows those from step {task.curriculum.ends} on, of {steps}; leave it out, or train longer"
-        )
     first = processes.is_first()
     with (
         _termination() as asked_to_end,
@@ -194,7 +217,9 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
                 continue
             record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
             now = time.monotonic()
-            record |= {"learning_rate": float(schedule(step)), "steps_per_second": len(pending) / (now - began)}
+            # Steps that were skipped do not count.
+            rate = float(schedule(max(optimiser_steps(state.optimiser) - 1, 0)))
+            record |= {"learning_rate": rate, "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
             recent.append({"step": done, **record})
@@ -259,9 +284,8 @@ def _begin(
     if checkpoints.any():
         state = checkpoints.restore(shapes)
     else:
-        if first and read_records(workdir / "metrics.jsonl"):
-            tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
-        state = jax.device_put(make_state(task, config), jax.tree.map(lambda one: one.sharding, shapes))
+        _check_none_is_gone(workdir, config)
+        state = make_state(task, config, jax.tree.map(lambda one: one.sharding, shapes))
     start = int(state.step)
     checkpoints.set_aside_after(start)
     records.drop_after(start)
@@ -271,6 +295,20 @@ def _begin(
         origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
         records.begin(start, origin | {"data": task.fingerprint(), "eval": config.eval.to_dict()})
     return state
+
+
+def _check_none_is_gone(workdir: Path, config: ConfigDict) -> None:
+    """Checks, where there is no checkpoint, that there was none: a run that begins anew replaces what is recorded."""
+    records = read_records(workdir / "metrics.jsonl")
+    # The first one is written while training goes on; the second, begun after its step is recorded, waits for it.
+    reached = max((record["step"] for record in records), default=0)
+    if reached > 2 * config.train.checkpoint_every or (reached and (workdir / "results.json").exists()):
+        raise InputError(
+            f"the run in {workdir} has recorded {reached} steps, but its checkpoints are gone; bring them back, or "
+            "choose another --workdir"
+        )
+    if records and processes.is_first():
+        tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ml_collections import ConfigDict
 
@@ -33,18 +33,11 @@ def check_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
     Raises:
         InputError: there is no run in the workdir, or it belongs to another config; names the entries that differ.
     """
-    path = workdir / "config.json"
-    try:
-        theirs = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{workdir} has no config.json: no run began there; give the --workdir of a run") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
-    if not isinstance(theirs, dict):
-        raise InputError(f"{path} holds no entries by name; choose another --workdir")
     differ = [
         f"{name} ({there} there, {here} here)"
-        for name, (there, here) in differing(theirs, json.loads(config.to_json_best_effort())).items()
+        for name, (there, here) in differing(
+            recorded_entries(workdir), json.loads(config.to_json_best_effort())
+        ).items()
         if not any(name == entry or name.startswith(f"{entry}.") for entry in may_differ)
     ]
     if differ:
@@ -52,6 +45,26 @@ def check_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
             f"{workdir} belongs to a run with another config: {'; '.join(differ)}; "
             "choose another --workdir, or give the same config (preset included)"
         )
+
+
+def recorded_entries(workdir: Path) -> dict[str, Any]:
+    """The config of a run, as its folder has it: nested dictionaries, with lists for tuples.
+
+    Raises:
+        InputError: there is no run in the folder, or its config is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{workdir} has no config.json: no run began there; give the --workdir of a run, or begin one by --config"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); choose another --workdir") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no entries by name; choose another --workdir")
+    return found
 
 
 def results_folder(workdir: Path, config: ConfigDict) -> Path:
@@ -86,8 +99,9 @@ def steps_measured(path: Path) -> int | None:
 
 
 def newest_checkpoint(workdir: Path) -> int:
-    """Its number of steps; 0 where there is none."""
-    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()), default=0)
+    """Its number of steps; 0 where there is none. An empty folder is none."""
+    found = workdir.glob("checkpoints/*/_CHECKPOINT_METADATA")
+    return max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=0)
 
 
 def _begun(name: str) -> bool:

@@ -6,7 +6,9 @@
 The embedded data are rendered on the device, with exact optical flow for the evaluation. Real ones are video files and
 folders of images (`data.name=video`); the end of each clip is for testing.
 
-Presets: `paper` (the published recipe: 20,000 steps of 16 sequences, Adam 1e-3 halved every 4,000; meant for a GPU),
+Presets: `paper` (the published recipe: 20,000 steps of 16 sequences, Adam 1e-3 halved every 4,000; by single steps five
+to eight hours on two CPU cores; not run yet: half the steps of a quarter of the batch reach 10.61 summed over the
+frame, and without the filter 12.10, in one to two and a half hours on one core),
 `quick` (32x32, one and a half to eight minutes on two CPU cores: 2.42 summed over the frame, where a blurred last
 frame has 6.86), `smoke` (four steps, for tests); `twin` (the published recipe without the filter).
 

@@ -7,7 +7,8 @@
 Digits come from MNIST's IDX files where `data.dir`, or the folder `mnist` in DFN_DATA, has them; otherwise from a pen
 that draws some, and the results say that they are not Moving MNIST.
 
-Presets: `paper` (the published recipe: 20,000 steps of 16 sequences, Adam 1e-3 halved every 4,000; meant for a GPU),
+Presets: `paper` (the published recipe: 20,000 steps of 16 sequences, Adam 1e-3 halved every 4,000; meant for a GPU:
+by single steps one and a half to two and a half days on two CPU cores),
 by the same recipe `twin` (without the filter, learning rate 1e-4), the rivals `conv_lstm` and `fc_lstm` of Table 1, and
 `dna` and `cdna` (the filters of Finn et al. 2016);
 `quick` (two to eight minutes on two CPU cores: one digit on 32x32, four frames in and four out; on drawn digits 53.5
@@ -15,7 +16,8 @@ nats where the blurred last frame has 89 and the entropy of the targets is 25.0)
 
 Published, nats per frame on 64x64: 285.2 in the paper, 282.3 by the authors' released code, 434.8 by its twin without
 the filter, 367.1 by the Conv-LSTM; the FC-LSTM of Table 1 has 341.2 there and 483.2 in Shi et al. (2015). Reached here
-with a 27th of the training: 378.0, and without the filter 414.3 (`python -m experiments.reproduce`, `--medium`).
+with a 27th of the training, three to four hours on one CPU core: 378.0, and without the filter 414.3
+(`python -m experiments.reproduce`, `--medium`).
 """
 
 from ml_collections import ConfigDict

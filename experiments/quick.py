@@ -206,11 +206,20 @@ def kept(name: str) -> Record:
     """
     path = RESULTS / f"{name}.json"
     record = read(path) if path.exists() else None
-    shown = {entry for one in RUNS[name].figures for entry in (one.metric, one.baseline) if entry} | {"training_time_s"}
-    whole = isinstance(record, dict) and all(isinstance(record.get(entry), int | float) for entry in shown)
-    if not whole or not isinstance(record.get("data"), str):
-        raise InputError(f"{path} is missing or damaged; run it again, or take it from the history")
+    if lacking := _lacking(name, record):
+        raise InputError(f"{path} is missing or damaged (no {lacking}); run it again, or take it from the history")
     return record
+
+
+def _lacking(name: str, record: object) -> str:
+    """What the table shows of a run, and its record does not have; empty where it is whole."""
+    shown = [entry for one in RUNS[name].figures for entry in (one.metric, one.baseline) if entry]
+    numbers = [entry for entry in (*shown, "training_time_s") if not isinstance(_get(record, entry), int | float)]
+    return ", ".join([*numbers, *(["data"] if not isinstance(_get(record, "data"), str) else [])])
+
+
+def _get(record: object, entry: str) -> object:
+    return record.get(entry) if isinstance(record, dict) else None
 
 
 def _cells(shown: Figure, record: Record) -> list[str]:
@@ -241,6 +250,8 @@ def main(words: list[str]) -> None:
             print(f"{name} needs {path}, which is not there (--data=FOLDER says where to look); its record stays")
         for name in (name for name in RUNS if name not in left_out):
             record = run(name, folder)
+            if lacking := _lacking(name, record):
+                raise InputError(f"{name} has no {lacking}, which the table shows; its record stays as it was")
             write_whole(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
         with alone():
             write_whole(README, with_tables(README.read_text(encoding="utf-8"), {"quick": table()}))

@@ -96,9 +96,11 @@ def merged(before: list[Record], new: Record) -> list[Record]:
     together = {key(record): record for record in [*before, new]}
     others = {one["data"] for one in together.values() if one["protocol"] == new["protocol"]} - {new["data"]}
     if others:
+        theirs = " and ".join(sorted(others))
         raise InputError(
-            f"{new['row']} was measured on {new['data']}, the other rows on {' and '.join(sorted(others))}; run it on "
-            f"the same data, or take the records of the protocol {new['protocol']} out of results/ first"
+            f"{new['row']} was measured on {new['data']}, the other rows on {theirs}. The network is kept: to measure "
+            "it on the same data, put these where they were read from, remove results.json from its folder below "
+            f"workdirs/tables and run it again; or take the records of the protocol {new['protocol']} out of results/"
         )
     return list(together.values())
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import visualize
 from dfn_jax.errors import InputError, told_in_one_line
-from dfn_jax.files import write_whole
+from dfn_jax.files import expanded, make_writable_folder, write_whole
 from dfn_jax.records import read_records
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.video_data import lengths, video_data
@@ -53,7 +53,7 @@ def predicted(config: ConfigDict, folder: Path, frames: np.ndarray) -> np.ndarra
     """
     task, network, (known, horizon) = make_task(config), make_network(config), lengths(config, testing=True)
     starts = read_records(folder / "starts.jsonl")
-    if starts and (begun_with := starts[-1]["data"]) != task.fingerprint():
+    if starts and (begun_with := starts[-1].get("data")) not in (None, task.fingerprint()):
         raise InputError(f"{folder} was trained on other data ({begun_with}); set DFN_DATA to the folder that has them")
     state = restore(task, config, folder)
     if state.step != config.train.steps:
@@ -123,9 +123,11 @@ def main(words: list[str]) -> None:
         name, protocol, rows = chosen(words[1:], options, TABLES_OF_VIDEO)
         if not options.png:
             raise InputError("wanted --png=FILE, the file to write")
+        path = expanded(options.png)
+        make_writable_folder(path.parent)
         drawn = draw(name, protocol, rows, seed=options.seed, count=options.sequences)
-        write_whole(Path(options.png), visualize.to_png(drawn))
-        print(options.png)
+        write_whole(path, visualize.to_png(drawn))
+        print(path)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python launch.py --config=experiments/steerable.py:quick
     python launch.py --config=experiments/steerable.py:quick --config.eval.name=images --config.eval.dir=FOLDER
 
-Presets: `paper` (5,000 steps of 64 images, Adam 1e-3 halved every 1,000), `quick` (a quarter of a minute on two CPU
-cores), `smoke` (four steps, for tests). The paper shows the filters and gives no figure;
+Presets: `paper` (5,000 steps of 64 images, Adam 1e-3 halved every 1,000; a minute on two CPU cores),
+`quick` (a quarter of a minute), `smoke` (four steps, for tests). The paper shows the filters and gives no figure;
 `paper` comes to a relative error of 0.0104, `quick` to 0.0042.
 """
 

@@ -41,13 +41,14 @@ MAY_IMPORT = {
         "checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "progress", "provenance", "records",
         "tasks",
     },
-    "pretrained": {"errors", "files", "tasks", "train"},
+    "pretrained": {"config", "errors", "files", "recorded", "tasks", "train"},
+    "recorded": {"config", "files", "workdir"},
     "predict": {"errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
-        "checkpoint", "config", "errors", "evaluate", "files", "optimisers", "predict", "pretrained", "processes",
+        "checkpoint", "config", "errors", "evaluate", "files", "predict", "pretrained", "processes",
         "provenance", "records", "tasks", "train", "workdir",
     },
-    "command_line": {"errors", "pretrained"},
+    "command_line": {"errors", "pretrained", "recorded"},
     "provenance": set(),
     "evaluate": {
         "config", "errors", "files", "intervals", "parallel", "provenance", "records", "report", "tasks", "train",

@@ -63,6 +63,25 @@ def test_a_finished_run_is_restored_without_a_step(tmp_path):
     assert int(again.step) == 6
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(measured, tmp_path, capsys):
+    """Where there may have been none yet, it does."""
+    settings = config()  # with a checkpoint after every other of six steps
+    train(regression(), settings, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    if measured:
+        settings.train.checkpoint_every = 6
+        (tmp_path / "results.json").write_text("{}")
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(InputError, match="recorded 6 steps, but its checkpoints are gone"):
+        train(regression(), settings, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    settings.train.checkpoint_every = 6
+    (tmp_path / "results.json").unlink(missing_ok=True)
+    assert int(train(regression(), settings, tmp_path).step) == 6
+    assert "no checkpoint was saved: training begins anew" in capsys.readouterr().err
+
+
 def test_nothing_to_restore_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         restore(regression(), config(), tmp_path)

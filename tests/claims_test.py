@@ -120,7 +120,7 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
     reached = {row: mean("moving_mnist", row, "medium") for row in COMPARED}
     for row in COMPARED:
         assert told[row][:2] == [f"{published[row]:.0f}", f"{reached[row]:.0f}"]
-    saving = cells("Moving MNIST: how much fewer")
+    saving = cells("Moving MNIST: saving")
     assert saving[0] == f"{100 * (1 - published['paper'] / published['twin']):.0f} %, 282 against 435"
     assert saving[1] == saved_by_one_seed("moving_mnist", "medium").replace("**", "")
     (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
@@ -289,7 +289,7 @@ def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
         f"passes the DFN**: {told['deep_stereo', 'medium']}), where the DFN has {dfn['mse_per_image']:.2f}, so "
         f"{less} % less ({low} to {high} over the same scenes)"
     ) in page
-    assert f"for the right view, with {less} % less squared error" in in_one_line(README.read_text())
+    assert f"predicts the right view with {less} % less squared error than the DFN" in in_one_line(README.read_text())
     px = [f"{run['disparity_epe_noc']:.2f}" for run in (deep, dfn)]
     assert f"worse, {px[0]} px where the DFN has {px[1]}" in page
     minutes = [

@@ -156,6 +156,51 @@ def test_results_are_not_replaced_by_those_of_fewer_steps(folders):
     assert json.loads((run / "results.json").read_text())["steps"] == 4
 
 
+def test_an_evaluation_that_training_overtakes_does_not_replace_what_that_has_reached(folders, monkeypatch):
+    run, settings = folders / "run", config(folders / "one", 2)
+    experiment.run(settings, run)
+    make = experiment.make_task
+
+    def overtaken(config):
+        task = make(config)
+
+        def evaluate(params):
+            found = task.evaluate(params)
+            experiment.run(longer, run)
+            return found
+
+        monkeypatch.setattr(experiment, "make_task", make)
+        return task._replace(evaluate=evaluate)
+
+    longer = config(folders / "one", 4)
+    monkeypatch.setattr(experiment, "make_task", overtaken)
+    with pytest.raises(InputError, match="was measured after 4 steps, the newest whole checkpoint has 2"):
+        experiment.run(settings, run, training=False)
+    assert json.loads((run / "results.json").read_text())["steps"] == 4
+
+
+def test_an_empty_folder_among_the_checkpoints_is_none(folders):
+    experiment.run(config(folders / "one", 2), folders / "run")
+    (folders / "run" / "checkpoints" / "99999").mkdir()
+    experiment.run(config(folders / "one", 4), folders / "run")
+    assert json.loads((folders / "run" / "results.json").read_text())["steps"] == 4
+
+
+def test_what_cannot_be_trained_is_told_before_the_workdir_is_claimed(folders):
+    for changes, wanted in (
+        ({"mesh.height": 1000}, "config.mesh.height is 1000"),
+        ({"data.dir": str(folders)}, "run is inside config.data.dir"),
+        ({"eval.name": "images", "eval.dir": str(folders)}, "run is inside config.eval.dir"),
+        ({"optim.learning_rate": "fast"}, "config.optim.learning_rate is 'fast'; it must be a positive number"),
+    ):
+        settings = config(folders / "one", 2)
+        with settings.ignore_type():
+            settings.update_from_flattened_dict(changes)
+        with pytest.raises(InputError, match=wanted):
+            experiment.run(settings, folders / "run")
+        assert not (folders / "run").exists()
+
+
 def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder, _ = experiment.evaluate_pretrained("steerable", "~/found")

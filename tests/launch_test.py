@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.programs import ROOT, fail, succeed
+from tests.stereo_folders import save
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,9 @@ def test_steerable_from_one_command(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ((), "no --config"),
+        ((), "run has no config.json: no run began there; give the --workdir of a run, or begin one by --config"),
+        (("--config=experiments/stereo.py:smoke", "--workdir=gs://bucket/run"), "is an address, not a folder; mount"),
+        (("--config=experiments/stereo.py:smoke", "--config.data.image_size[0]=32"), "give the whole tuple, in quotes"),
         (("--config=experiments/stereo.py:fast",), "unknown preset 'fast'; choose one of: paper, quick, smoke"),
         (("--config=experiments/stereo.py:smoke", "--config.optim.rate=1"), "rate"),
         (("--config=experiments/stereo.py:smoke", "--config.train.steps=many"), "many"),
@@ -239,6 +243,39 @@ def test_an_evaluation_on_other_terms_has_a_folder_of_its_own(stereo):
     assert (workdir / "results.json").read_bytes() == before
     found = json.loads((workdir / "evaluations" / "examples-3_bfloat16" / "results.json").read_text())
     assert found["data"].startswith("3 scenes")
+
+
+def test_a_run_is_evaluated_gone_on_with_and_applied_by_its_folder_alone(stereo, tmp_path):
+    """Its config is that of config.json."""
+    run = tmp_path / "run"
+    shutil.copytree(stereo[0], run, ignore=shutil.ignore_patterns("evaluations"))
+    before = json.loads((run / "results.json").read_text())
+    succeed("--mode", "evaluate", "--workdir", run)
+    after = json.loads((run / "results.json").read_text())
+    assert after["mse_per_image"] == before["mse_per_image"]
+    assert not (run / "evaluations").exists()
+    succeed(f"--workdir={run}", "--config.train.steps=6")
+    results = json.loads((run / "results.json").read_text())
+    assert (results["steps"], results["preset"], results["seed"]) == (6, "smoke", before["seed"])
+    view = tmp_path / "view.png"
+    save(view, np.zeros((16, 16), np.uint8))
+    succeed("--mode=predict", f"--workdir={run}", f"--input={view}")
+    assert len(list(run.glob("predictions/*/view.npz"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("def get_config():\n    return {}['a']", "mine.py, line 2: KeyError: 'a'"),
+        ("def get_config(:", "mine.py, line 1: SyntaxError"),
+        ("import nothing_of_this_name", "mine.py, line 1: ModuleNotFoundError"),
+        ("def get_config():\n    pass", "mine.py returns NoneType; wanted a ConfigDict"),
+        ("def get_config():\n    return int('x')", "ValueError: invalid literal"),
+    ],
+)
+def test_what_is_wrong_in_a_config_file_is_told_in_one_line(content, wanted, tmp_path):
+    (tmp_path / "mine.py").write_text(content)
+    assert wanted in fail(f"--config={tmp_path / 'mine.py'}")
 
 
 def test_a_recipe_without_a_preset_is_told(tmp_path):

@@ -1,5 +1,7 @@
 """The networks have exactly the published numbers of parameters, and do what they say."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import pytest
 
 from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.generators import Conv
+from dfn_jax.models.lstm import EncoderForecaster
 from dfn_jax.models.spatial_transformer import SpatialTransformer
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.models.stereo import StereoDFN
+from dfn_jax.models.video import VideoDFN, rollout
 from tests import reference
 
 KEY = jax.random.key(0)
@@ -118,3 +122,30 @@ def test_a_bias_that_samples_share_has_the_sum_of_their_gradients_by_a_product()
     found = gradient(params)["params"]["position_bias"]
     np.testing.assert_allclose(found, np.asarray(weights, np.float64).sum(0), rtol=1e-5, atol=1e-6)
     assert "axes=(0,)" not in str(jax.make_jaxpr(gradient)(params))
+
+
+@pytest.mark.parametrize("kind", ["stereo", "video", "lstm"])
+def test_the_gradient_under_shard_map_as_users_call_it(kind):
+    """It checks which values differ by device; those of one network on all are shared."""
+    left, frames = np.random.default_rng(1).random((1, 8, 16, 1), np.float32), np.ones((1, 3, 8, 8, 1), np.float32)
+    if kind == "stereo":
+        network, inputs = StereoDFN(taps=5), left
+        predict = network.apply
+    elif kind == "video":
+        network = VideoDFN((4, 4), (), (4,), 4, 3, window=2, dynamic_bias=True, position_bias=True)
+        inputs, predict = frames, functools.partial(rollout, network, horizon=2)
+    else:
+        network, inputs = EncoderForecaster((4,), 3, 4, read_all=True), frames
+        predict = functools.partial(network.apply, horizon=2)
+    params = random_parameters(network, inputs[:, :2] if kind == "video" else inputs)
+
+    def loss(params, inputs):
+        return jnp.mean(predict(params, inputs)[0] ** 2)
+
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+    mean = jax.shard_map(
+        lambda *arguments: jax.lax.pmean(loss(*arguments), "data"), mesh=mesh, in_specs=(whole, split), out_specs=whole
+    )
+    found, wanted = (jax.jit(jax.grad(function))(params, inputs) for function in (mean, loss))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), found, wanted)

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
 from dfn_jax.data.pair_folders import find_sequences
+from dfn_jax.errors import InputError
 from tests.stereo_folders import write_disparity, write_pairs
 
 
@@ -28,3 +30,6 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "circle").symlink_to(folder)
     assert [sequence.name for sequence in find_sequences(folder, channels=1)] == ["linked"]
+    (folder / "unmounted").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match="unmounted is a link that leads nowhere; bring back"):
+        find_sequences(folder, channels=1)

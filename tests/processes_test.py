@@ -67,7 +67,7 @@ except PreemptedError as error:
 print(json.dumps(state.params["w"].tolist()))
 """
 
-# Each saves and reads one half of an array; what one saved second is lost.
+# Each saves and reads one half of an array; what one saved second is seen late, and then lost.
 PROGRAM_WITH_A_LOSS = """
 import json, sys
 from pathlib import Path
@@ -83,6 +83,12 @@ like = {"w": jax.ShapeDtypeStruct((4096,), "float32", sharding=halves)}  # A few
 with Checkpoints(workdir) as checkpoints:
     for step in (1, 2):
         checkpoints.save(step, {"w": jax.jit(lambda: step * jax.numpy.arange(4096.0), out_shardings=halves)()}, None)
+# The second process sees the first checkpoint alone, as on a disk that is late.
+with Checkpoints(workdir) as checkpoints:
+    if jax.process_index() == 1:
+        checkpoints._manager.all_steps = lambda: [1]
+    found = multihost_utils.process_allgather(checkpoints.restore(like)["w"], tiled=True)
+    assert found[1] == 2, found
 if jax.process_index() == 1:
     (path,) = (workdir / "checkpoints" / "2" / "state" / "ocdbt.process_1" / "d").iterdir()
     path.write_bytes(b"")

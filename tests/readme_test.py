@@ -7,14 +7,17 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dfn_jax import tasks
+from dfn_jax import pretrained, recorded, tasks
 from dfn_jax.pretrained import names
 from dfn_jax.tasks import make_task_without_data, video_data, video_networks
+from dfn_jax.tasks import stereo as stereo_task
 from dfn_jax.train import restore
 from experiments import runs
+from experiments import stereo as stereo_recipe
 from tests.architecture_test import ROOT
 from tests.experiments_test import EXPERIMENTS, get_config
 
@@ -22,17 +25,28 @@ from tests.experiments_test import EXPERIMENTS, get_config
 def test_the_code_of_the_readme_runs(tmp_path):
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
-    names = {"left": jnp.full((2, 64, 64, 1), 0.5), "workdir": tmp_path}
+    assert len(blocks) == 11
+    names = {"left": jnp.full((2, 64, 64, 1), 0.5), "frames": jnp.full((1, 3, 64, 64, 1), 0.5), "workdir": tmp_path}
     with contextlib.ExitStack() as tables:  # What is added to them is taken out again.
-        for table in (video_networks.NETWORKS, video_data.SOURCES, tasks.TASKS):
+        of_stereo = (stereo_task.NETWORKS, stereo_recipe.PRESETS)
+        for table in (video_networks.NETWORKS, video_data.SOURCES, tasks.TASKS, *of_stereo):
             tables.enter_context(mock.patch.dict(table))
         exec("\n".join(blocks), names)
         # As the README reads the parameters of a run.
-        params = restore(make_task_without_data(names["config"]), names["config"], tmp_path).params
+        config = recorded.get_config(tmp_path / "one_layer")
+        params = restore(make_task_without_data(config), config, tmp_path / "one_layer").params
+        begun = make_task_without_data(names["get_config"]()).init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, begun, pretrained.load("stereo")[1])
+    assert names["rows"].shape == names["wide"].shape == (16, 64, 64, 3)
+    assert names["half"].shape == (16, 32, 32, 3)
+    np.testing.assert_array_equal(names["half"], names["moved"][:, ::2, ::2])
+    assert names["convolved"].shape == (16, 64, 64, 8)
+    assert names["on_scenes"].metrics["disparity_epe"] > 0
+    assert names["on_forgetting"].metrics["flow_epe_noc"] > 0
     assert names["same"].shape == names["moved"].shape == (16, 64, 64, 3)
     assert float(abs(names["same"] - names["moved"]).max()) < 1e-5
-    assert names["flow"].shape == (16, 64, 64, 2)
+    assert names["predicted"].frame.shape == (1, 3, 64, 64, 1)
+    assert names["flow"].shape == (1, 3, 64, 64, 2)
     layer = names["DynamicLocalFilterLayer"]()
     filtered, _ = layer.init_with_output(jax.random.key(0), names["images"], names["images"])
     assert filtered.shape == (16, 64, 64, 3)
@@ -45,8 +59,8 @@ def test_the_code_of_the_readme_runs(tmp_path):
     assert names["on_squares"].data == "8 moving squares"
     assert 0.08 < names["on_squares"].metrics["baseline_last_frame_mse_per_frame"] / 8 < 3
     assert names["on_moves"].metrics["mse"] < 0.03, "where moving nothing has 0.148"
-    recorded = json.loads((tmp_path / "results.json").read_text())["parameters"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == recorded
+    counted = json.loads((tmp_path / "one_layer" / "results.json").read_text())["parameters"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == counted
 
 
 def anchors(text):

@@ -1,7 +1,7 @@
 import base64
+import os
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,13 +142,12 @@ def test_comparison_table():
 def test_a_failed_write_leaves_the_old_page_whole(tmp_path, monkeypatch):
     write(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_bytes = Path.write_bytes
 
-    def disk_full(path, content):
-        write_bytes(path, content[: len(content) // 2])
+    def disk_full(descriptor):
+        os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OSError, match="No space"):
         write(tmp_path, title="Another")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

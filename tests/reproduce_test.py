@@ -142,7 +142,7 @@ def test_records_are_replaced_by_row_protocol_and_seed():
         old = reproduce.merged(old, record)
     assert [record["x"] for record in old] == [1, 2, 3]
     other = {**common, "protocol": "full", "seed": 0, "data": "drawn digits"}
-    with pytest.raises(InputError, match="a was measured on drawn digits, the other rows on digits; run it"):
+    with pytest.raises(InputError, match="a was measured on drawn digits, the other rows on digits"):
         reproduce.merged(old, other)
     assert reproduce.merged(old[:1], other) == [other]
 

@@ -183,14 +183,17 @@ def test_looks_at_the_test_set_are_of_the_network_of_that_step_and_change_nothin
 @pytest.mark.parametrize("name", ["adam", "muon"])
 def test_steps_that_are_not_finite_are_skipped_if_asked(name, tmp_path, capsys):
     """As if the step had not been: a run over the other batches alone ends at the same weights."""
-    settings = config(**{"train.non_finite": "skip", "train.log_every": 3, "optim.name": name})
+    settings = config(**{"train.non_finite": "skip", "train.log_every": 3, "optim.name": name, "optim.halve_every": 3})
     skipping = train(regression(spoil_at=3), settings, tmp_path / "skipping")
     finite = regression()
     others = finite._replace(train_batch=lambda step, indices: finite.train_batch(step + (step >= 3), indices))
     settings.train.steps = 5
     np.testing.assert_array_equal(skipping.params["w"], train(others, settings, tmp_path / "others").params["w"])
     assert int(skipping.step) == 6
-    assert [record["skipped_steps"] for record in read_records(tmp_path / "skipping" / "metrics.jsonl")] == [0, 0, 1, 0]
+    records = read_records(tmp_path / "skipping" / "metrics.jsonl")
+    assert [record["skipped_steps"] for record in records] == [0, 0, 1, 0]
+    # Three updates by the first rate, of which steps 2 and 3 tell; step 4 makes none; 5 and 6 are by half of it.
+    assert [record["learning_rate"] for record in records] == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4])
     (event,) = read_records(tmp_path / "skipping" / "events.jsonl")
     assert event["step"] == 4
     assert "task.train_batch(3) with config.seed=0" in event["event"]

@@ -315,6 +315,21 @@ def test_a_lone_picture_beside_videos_is_no_clip(folder):
     assert load_clips(folder, **COLOUR).keys() == {"x.mkv", str(folder)}
 
 
+@pytest.mark.parametrize("name", ["clip.mkv", "clip"])
+def test_a_link_that_leads_nowhere_is_told(name, folder):
+    """What it stands for would be left out, and the figures would be those of other data."""
+    write_video(folder / "x.mkv", random_frames(4))
+    (folder / name).symlink_to(folder / "on a disk that is not there")
+    assert f"{name} is a link that leads nowhere" in message_of(load_clips, folder, **COLOUR)
+
+
+def test_frames_of_equal_numbers_have_one_order(folder):
+    """Whichever the disk names first."""
+    for value, name in enumerate(("1", "2", "01", "001")):
+        write_images(folder, np.full((1, *SIZE, 3), value, np.uint8), name=f"{name}.png")
+    assert load_clips(folder, **COLOUR)[str(folder)][:, 0, 0, 0].tolist() == [3, 2, 0, 1]
+
+
 def test_missing_folders_other_files_and_unknown_channels(folder):
     assert "does not exist" in message_of(load_clips, folder / "nowhere", **COLOUR)
     assert "does not exist" in message_of(load_clips, folder / "nowhere.mp4", **COLOUR)

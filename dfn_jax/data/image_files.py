@@ -1,6 +1,7 @@
 """Image files: listing them, and reading 8-bit grey or RGB images and 16-bit disparity with one-line errors."""
 
 import contextlib
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -53,14 +54,34 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         Paths in natural order of their path relative to `folder`.
     """
 
-    def hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    found = folder.rglob("*") if recursive else folder.iterdir()
+    found = below(folder) if recursive else (path for path in folder.iterdir() if not path.name.startswith("."))
     # A link that leads nowhere is one of them, so that what is missing is told.
-    there = (path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
-    images = [path for path in there if path.suffix.lower() in IMAGE_SUFFIXES and not hidden(path)]
+    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Goes through all files and folders below one, but for hidden ones, and for what is in folders that are links.
+
+    Raises:
+        InputError: a link leads nowhere.
+        OSError: a folder may not be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for found in (Path(path, name) for name in (*folders, *names) if not name.startswith(".")):
+            check_link(found)
+            yield found
+
+
+def check_link(path: Path) -> None:
+    """Raises InputError where a path is a link that leads nowhere: what it stands for would be left out."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link that leads nowhere; bring back what it leads to, or remove it")
 
 
 def find_images(source: Path) -> list[Path]:
@@ -77,7 +98,8 @@ def find_images(source: Path) -> list[Path]:
 
 def natural_key(name: str) -> list:
     """Returns a sorting key that puts `frame_2` before `frame_10`, so that order by name is order in time."""
-    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", name))]
+    parts = [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"([0-9]+)", name))]
+    return [parts, name]  # `1.png` and `01.png` have the same parts
 
 
 def header_size(path: Path) -> tuple[int, int]:

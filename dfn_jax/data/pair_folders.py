@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfn_jax import files
-from dfn_jax.data.image_files import existing_folder, list_images, natural_key
+from dfn_jax.data.image_files import check_link, existing_folder, list_images, natural_key
 from dfn_jax.errors import InputError
 
 
@@ -122,7 +122,13 @@ def _walk(root: Path) -> Iterator[Path]:
     """Yields folders that may hold views, through links but no folder twice, and never a view's own folder."""
     views = {name.split("/")[0] for layout in _LAYOUTS for name in (layout.left, layout.right, *layout.disparity)}
     seen = set()
-    for path, folders, _ in os.walk(root, followlinks=True):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path, folders, names in os.walk(root, onerror=fail, followlinks=True):
+        for name in names:  # such as that of a sequence on a disk that is not there
+            check_link(Path(path, name))
         real = os.path.realpath(path)
         if real in seen:
             folders.clear()

@@ -12,6 +12,7 @@ import numpy as np
 
 from dfn_jax import files
 from dfn_jax.data.image_files import (
+    below,
     check_channels,
     existing_folder,
     list_images,
@@ -68,9 +69,7 @@ def _find_clips(folder: Path) -> dict[str, Path | list[Path]]:
         return {folder.name: folder}
     folder = existing_folder(folder)
     found: dict[str, Path | list[Path]] = {}
-    for path in sorted((folder, *folder.rglob("*")), key=lambda path: natural_key(path.as_posix())):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+    for path in sorted((folder, *below(folder)), key=lambda path: natural_key(path.as_posix())):
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             found[path.relative_to(folder).as_posix()] = path
         elif path.is_dir() and (images := list_images(path)) and not _is_cover(images, path):

@@ -5,7 +5,7 @@ both under `lax.scan`, feeding each prediction back.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,7 @@ class VideoDFN(nn.Module):
         refinement: channels of a network of two layers that corrects the filtered frame; 0, as in all published
             recipes, for none. (The authors' code has one of four layers, which reads the filter's input too.)
         dtype: type of the generator's computation; softmax and filtering are float32.
+        generator_class: of the class, what makes the generator; a subclass may have another.
     """
 
     encoder: Sequence[int]
@@ -72,10 +73,11 @@ class VideoDFN(nn.Module):
     position_bias: bool = False
     refinement: int = 0
     dtype: jnp.dtype = jnp.float32
+    generator_class: ClassVar[type[RecurrentGenerator]] = RecurrentGenerator
 
     def setup(self):
         """Builds the filter-generating network and, where asked for, the refinement."""
-        self.generator = RecurrentGenerator(
+        self.generator = self.generator_class(
             encoder=self.encoder,
             coarse=self.coarse,
             fine=self.fine,
@@ -203,7 +205,7 @@ def rollout(network: nn.Module, params: Any, frames: Array, *, horizon: int, rem
 
     state = initial_state(network, params, frames)
     first = predict(network, params, state)
-    step = jax.checkpoint(step) if rematerialise else step
+    step = jax.checkpoint(step, prevent_cse=False) if rematerialise else step  # A loop needs no barriers for it.
     _, others = lax.scan(step, (state, first.frame), length=horizon - 1)
     return jax.tree.map(lambda one, more: jnp.concatenate([one[:, None], jnp.moveaxis(more, 0, 1)], 1), first, others)
 

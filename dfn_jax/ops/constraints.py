@@ -10,7 +10,8 @@ def softmax_filters(logits) -> jax.Array:
     """Makes every filter positive with sum one, by a softmax over its taps.
 
     Args:
-        logits: [..., K], floating-point.
+        logits: [..., K], floating-point. Not full banks, [N, H, W, K, C, F] or [N, kh, kw, C, F], whose last axis is
+            F: make the softmax before you reshape to them.
 
     Returns:
         [..., K] in the dtype of `logits`, computed in float32 (float64 if `logits` is).

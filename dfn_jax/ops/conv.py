@@ -45,6 +45,9 @@ def conv(
         raise ValueError(
             f"wanted images [N, H, W, C] and kernel [kh, kw, C, F], got {images.shape} and {kernel.shape}."
         )
+    # Under `jax.shard_map` the gradient of a kernel that all devices share is the sum of theirs. Only what differs by
+    # device, as the images do, has a gradient that does: so must the kernel. The compiler drops the choice.
+    kernel = lax.select(jnp.array(True), kernel, jnp.zeros_like(images, kernel.dtype, shape=kernel.shape))
     return _conv(images, kernel, tuple(strides), tuple(map(tuple, padding)))
 
 
@@ -111,8 +114,8 @@ def _interleaved_forward(places: Array) -> tuple[Array, None]:
 
 def _interleaved_backward(_: None, gradient: Array) -> tuple[Array]:
     samples, height, width, features = gradient.shape
-    places = jax.ShapeDtypeStruct((samples, height // 2 + 1, width // 2 + 1, 4 * features), gradient.dtype)
-    return tuple(jax.linear_transpose(_spread, places)(gradient))
+    places = jnp.zeros_like(gradient, shape=(samples, height // 2 + 1, width // 2 + 1, 4 * features))
+    return jax.vjp(_spread, places)[1](gradient)
 
 
 _interleaved.defvjp(_interleaved_forward, _interleaved_backward)
@@ -229,7 +232,8 @@ def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding:
     def add_chunk(total: Array, part: list[Array]) -> tuple[Array, None]:
         return total + _correlation(*part, kernel_size, padding, dtype), None
 
-    total = jnp.zeros((*kernel_size, images.shape[3], gradient.shape[3]), dtype)
+    # Like another array: under `jax.shard_map` it differs by device, as what is added to it.
+    total = jnp.zeros_like(gradient, dtype, shape=(*kernel_size, images.shape[3], gradient.shape[3]))
     return lax.scan(add_chunk, total, parts)[0]
 
 

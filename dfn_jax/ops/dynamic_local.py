@@ -1,5 +1,7 @@
 """Dynamic local filtering: every position of every sample is filtered with a filter of its own (Eq. 2)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -50,7 +52,7 @@ def dynamic_local_filter(
             implementation is not 'patches'. On a CPU the gradient does write them, to where their own gradient then
             goes, and for two to four channels to a filter the exponentials take memory as well; with one channel, a
             pixel that is not finite makes NaN of the images' gradient wherever filters reach that read it. For
-            pictures, `softmax_filters` gives the filters.
+            pictures, `softmax_filters` gives the filters; those of full banks, `jax.nn.softmax(logits, axis=3)`.
         implementation: 'patches' (a tensor of all neighbourhoods, then `einsum`; the only one that is always
             differentiable in forward mode), 'shift' (adds tap by tap), 'pallas' (kernels for GPUs, on a CPU
             interpreted, slowly; first derivatives alone, no full banks, less than 2**31 numbers in any array), or None
@@ -86,13 +88,18 @@ def dynamic_local_filter(
     _check_filters(filters, images, kernel_size, output_size)
     if implementation == "pallas" and filters.ndim == 6:
         raise ValueError(f"filters: got full banks {filters.shape}, wanted none for 'pallas'; 'shift' takes them.")
+    softmax = normalize == "softmax"
+    return _filter(images, filters, kernel_size, strides, dilation, padding, upsampling, softmax, implementation)
 
+
+# Compiled also where the caller is not; inlined where it is.
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7, 8), inline=True)
+def _filter(images, filters, kernel_size, strides, dilation, padding, upsampling, softmax, implementation):
     padded = _pad(images.astype(at_least_float32(images, filters)), kernel_size, dilation, padding)
     for axis, factor in enumerate(upsampling, start=1):
         padded = jnp.repeat(padded, factor, axis)
     dilation = (dilation[0] * upsampling[0], dilation[1] * upsampling[1])
     filters = filters[:, :, :, None] if filters.ndim == 4 else filters
-    softmax = normalize == "softmax"
     few = filters.ndim == 5 and images.shape[3] <= FEW_CHANNELS * filters.shape[3]
     if softmax and not (few and implementation != "patches"):
         filters = jax.nn.softmax(filters.astype(padded.dtype), axis=3 if filters.ndim == 6 else 4)

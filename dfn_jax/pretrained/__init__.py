@@ -17,6 +17,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from dfn_jax.config import with_tuples
 from dfn_jax.errors import InputError
 from dfn_jax.files import write_whole
 
@@ -102,11 +103,3 @@ def save(name: str, params: Any, card: dict[str, Any]) -> None:
     write_whole(FOLDER / f"{name}.safetensors", content)
     card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     write_whole(FOLDER / f"{name}.json", json.dumps(card, indent=2) + "\n")
-
-
-def with_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    """A config as it was before it became JSON, which knows no tuples; configs have no lists."""
-    return {
-        name: with_tuples(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
-        for name, value in config.items()
-    }

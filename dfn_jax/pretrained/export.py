@@ -13,7 +13,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from dfn_jax import pretrained
+from dfn_jax import pretrained, recorded
+from dfn_jax.config import check
 from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import expanded
 from dfn_jax.tasks import make_task, make_task_without_data
@@ -67,12 +68,12 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
     if name in pretrained.names() and not overwrite:
         raise InputError(f"there is a pretrained network {name} already; choose another --name, or give --overwrite")
     try:
-        recorded = json.loads((workdir / "config.json").read_text())
         results = json.loads((workdir / "results.json").read_text())
-        config = ConfigDict(pretrained.with_tuples(recorded))
         figures = {k: value for k, value in results.items() if isinstance(value, float) and not k.endswith("_time_s")}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{workdir} holds no run that was evaluated ({error}); run launch.py there first") from error
+    config = recorded.get_config(workdir)
+    check(config)
     state = restore(make_task_without_data(config), config, workdir)
     if int(state.step) != results.get("steps"):
         raise InputError(

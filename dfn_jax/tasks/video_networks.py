@@ -50,7 +50,20 @@ def make_network(config: ConfigDict) -> VideoNetwork:
     return configs.choose("config.model.name", config.model.name, NETWORKS)(config)
 
 
-def _recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **options: Any) -> VideoNetwork:
+def recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **options: Any) -> VideoNetwork:
+    """Binds a `VideoDFN`, or a network of a class derived from it.
+
+    Args:
+        config: as in `make_network`; `config.model` has the fields of `VideoDFN`, and `rematerialise`.
+        network_class: of the network.
+        **options: its further fields.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: as in `make_network`.
+    """
     model, channels = config.model, config.data.channels
     _check_recurrent(config)
     network = network_class(
@@ -80,7 +93,7 @@ def _recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **o
 def _blended(config: ConfigDict) -> VideoNetwork:
     _check_entries(config, ("masks",), "the preset cdna")
     configs.check_whole_numbers(config, {"model.masks": 1})
-    return _recurrent(config, VideoCDNA, masks=config.model.masks)
+    return recurrent(config, VideoCDNA, masks=config.model.masks)
 
 
 def _encoder_forecaster(config: ConfigDict) -> VideoNetwork:
@@ -108,9 +121,9 @@ def _encoder_forecaster(config: ConfigDict) -> VideoNetwork:
 
 
 NETWORKS: dict[str, Callable[[ConfigDict], VideoNetwork]] = {
-    "dfn": _recurrent,
-    "twin": functools.partial(_recurrent, network_class=VideoTwin),
-    "dna": functools.partial(_recurrent, network_class=VideoDNA),
+    "dfn": recurrent,
+    "twin": functools.partial(recurrent, network_class=VideoTwin),
+    "dna": functools.partial(recurrent, network_class=VideoDNA),
     "cdna": _blended,
     "lstm": _encoder_forecaster,
 }
