@@ -4,7 +4,6 @@ A training of stereo's `quick` preset, once without checkpoints and once saved e
 save alone keeps the loop waiting.
 """
 
-import argparse
 import importlib
 import statistics
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.timing import write_rows
+from benchmarks.timing import options, write_rows
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
@@ -70,10 +69,7 @@ def measure(saves: int) -> list[dict]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--saves", type=int, default=5, help="how many")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, saves=(5, "how many")).parse_args()
     write_rows(measure(arguments.saves), arguments.json)
 
 

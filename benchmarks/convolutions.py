@@ -6,7 +6,6 @@ Each pass by itself: forward, the gradient of the images, the gradient of the ke
 timed. Operations are those of the definition, two for each product of a tap and a pixel.
 """
 
-import argparse
 import functools
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.timing import CALLS, interleaved, torch_device, tune_torch, write_rows
+from benchmarks.timing import CALLS, interleaved, options, torch_device, tune_torch, write_rows
 from dfn_jax.ops.conv import conv
 
 CASES = {
@@ -125,10 +124,7 @@ def measure(case: str, *, rounds: int) -> list[dict]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each competitor is timed")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=(7, "how often each competitor is timed")).parse_args()
     write_rows([row for case in CASES for row in measure(case, rounds=arguments.rounds)], arguments.json)
 
 

@@ -5,14 +5,13 @@
 All batches are the paper's 16. NumPy gets our digits and corners, and must arrive at our frames.
 """
 
-import argparse
 import importlib
 import math
 
 import jax
 import numpy as np
 
-from benchmarks.timing import interleaved, write_rows
+from benchmarks.timing import interleaved, options, write_rows
 from dfn_jax import parallel
 from dfn_jax.data import moving_mnist
 from dfn_jax.optimisers import make_optimiser
@@ -117,10 +116,7 @@ def measure(experiment: str, *, rounds: int) -> list[dict]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--rounds", type=int, default=3, help="of training steps; batches have five times as many")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=(3, "of training steps; batches have five times as many")).parse_args()
     rows = []
     for experiment in CASES:
         rows += measure(experiment, rounds=arguments.rounds)

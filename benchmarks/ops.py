@@ -8,7 +8,6 @@ read, so that copying them is the limit: it reads and writes what a forward pass
 case fit its cache: look at those of 256x256. `--quick`: the main case alone, on a GPU with those of 256x256.
 """
 
-import argparse
 import functools
 import sys
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import CALLS, interleaved, save_rows, torch_device, write_rows
+from benchmarks.timing import CALLS, interleaved, options, save_rows, torch_device, write_rows
 from dfn_jax import ops
 
 TOLERANCE = {
@@ -181,10 +180,8 @@ def _numbers(values) -> np.ndarray:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, rounds=(15, "how often each competitor is timed"))
     parser.add_argument("--quick", action="store_true", help="the main case alone")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each competitor is timed")
     arguments = parser.parse_args()
     cases = (() if torch_device() == "cpu" else ON_GPU) + (QUICK if arguments.quick else CASES)
     rows = []

@@ -51,7 +51,11 @@ def main() -> None:
     """Draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="the JSON file that a benchmark wrote")
-    print(draw(parser.parse_args().file))
+    file = parser.parse_args().file
+    try:
+        print(draw(file))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        parser.error(f"{file} holds no rows of benchmarks.ops, convolutions or train_step ({error!r})")
 
 
 if __name__ == "__main__":

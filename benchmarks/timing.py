@@ -1,5 +1,6 @@
 """Timing that others on the machine disturb little: competitors take turns, and the median of each counts."""
 
+import argparse
 import importlib.metadata
 import json
 import statistics
@@ -10,11 +11,40 @@ from pathlib import Path
 
 import jax
 
-from dfn_jax.files import write_whole
+from dfn_jax.errors import InputError
+from dfn_jax.files import expanded, make_writable_folder, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 
 CALLS = {"cpu": 1, "cuda": 20}  # in a row: to begin one on a GPU takes as long as a small one takes
 _SETTLING = 0.02  # seconds
+
+
+def options(description: str, **counts: tuple[int, str]) -> argparse.ArgumentParser:
+    """What every benchmark's command line has: `--json`, a file that can be written, and numbers of at least one.
+
+    Args:
+        description: of the benchmark; its first line counts.
+        **counts: default and meaning of each option.
+    """
+    result = argparse.ArgumentParser(description=description.splitlines()[0])
+    result.add_argument("--json", metavar="FILE", type=_writable, help="write the rows there")
+    for name, (default, meaning) in counts.items():
+        result.add_argument(f"--{name}", metavar="N", type=_at_least_one, default=default, help=meaning)
+    return result
+
+
+def _writable(path: str) -> Path:
+    try:
+        make_writable_folder(expanded(path).parent)
+    except (OSError, InputError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written ({error})") from error
+    return expanded(path)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number of at least 1")
+    return int(text)
 
 
 def torch_device() -> str:
@@ -67,7 +97,7 @@ def interleaved(competitors: dict[str, Callable[[], object]], *, rounds: int, ca
     return {name: statistics.median(values) / calls for name, values in times.items()}
 
 
-def write_rows(rows: list[dict], path: str | None) -> None:
+def write_rows(rows: list[dict], path: Path | None) -> None:
     """Prints rows as a table and, where a path is given, saves them.
 
     Args:
@@ -81,10 +111,9 @@ def write_rows(rows: list[dict], path: str | None) -> None:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def save_rows(rows: list[dict], path: str | None) -> None:
+def save_rows(rows: list[dict], path: Path | None) -> None:
     """Writes rows as JSON with hardware, versions and commit, where a path is given."""
     if path:
         rival = {"torch": importlib.metadata.version("torch")} if "torch" in sys.modules else {}
         origin = {"hardware": hardware(), "versions": versions() | rival, "commit": commit()}
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), json.dumps([row | origin for row in rows], indent=2) + "\n")
+        write_whole(path, json.dumps([row | origin for row in rows], indent=2) + "\n")

@@ -7,14 +7,13 @@ lies from ours stands in the row. A step is a forward pass, a gradient and Adam'
 `--quick`: Moving MNIST alone, without `torch.compile`.
 """
 
-import argparse
 import functools
 import importlib
 
 import jax
 import numpy as np
 
-from benchmarks.timing import interleaved, torch_device, tune_torch, write_rows
+from benchmarks.timing import interleaved, options, torch_device, tune_torch, write_rows
 from dfn_jax.huge_pages import restart_with_huge_pages
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
@@ -125,10 +124,8 @@ def largest_difference(gradient, params) -> float:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, rounds=(5, "how often each competitor is timed"))
     parser.add_argument("--quick", action="store_true", help="Moving MNIST alone, without torch.compile")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each competitor is timed")
     arguments = parser.parse_args()
     rows = []
     for experiment in CASES[:1] if arguments.quick else CASES:

@@ -85,7 +85,7 @@ def check(config: ConfigDict) -> None:
         InputError: an entry is missing, or a number is out of range; names it, its value and what was wanted.
     """
     for name in EVERY_CONFIG_HAS:
-        _entry(config, name)
+        entry(config, name)
     check_whole_numbers(
         config,
         {
@@ -129,22 +129,26 @@ def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int 
         InputError: one is not, is smaller or is too large; names the entry, its value and what was wanted.
     """
     for name, minimum in least.items():
-        entry = _entry(config, name)
-        for value in entry if isinstance(entry, tuple | list) else (entry,):
+        values = entry(config, name)
+        for value in values if isinstance(values, tuple | list) else (values,):
             if not isinstance(value, int) or not minimum <= value < 2**bits:
                 raise InputError(
                     f"config.{name} is {value!r}; it must be a whole number of at least {minimum}, below 2**{bits}"
                 )
 
 
-def _entry(config: ConfigDict, name: str) -> Any:
-    """The value of a dotted name."""
-    entry: Any = config
+def entry(config: ConfigDict, name: str) -> Any:
+    """The value of a dotted name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: Any = config
     for part in name.split("."):
-        if part not in entry:
+        if part not in found:
             raise InputError(f"the config has no {name}; add it to the recipe, as the other experiments have it")
-        entry = entry[part]
-    return entry
+        found = found[part]
+    return found
 
 
 def check_filter_size(config: ConfigDict, name: str) -> None:
@@ -153,7 +157,7 @@ def check_filter_size(config: ConfigDict, name: str) -> None:
     Raises:
         InputError: it is missing, is not odd, so that the filter has no centre, or is too large.
     """
-    size = _entry(config, f"model.{name}")
+    size = entry(config, f"model.{name}")
     if not isinstance(size, int) or not 0 < size < 2**16 or size % 2 == 0:
         raise InputError(
             f"config.model.{name} is {size}; it must be odd, so that a filter has a centre, and below 2**16"

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     },
     "pretrained": {"config", "errors", "files", "recorded", "tasks", "train"},
     "recorded": {"config", "files", "workdir"},
+    "stablehlo": {"config", "errors", "files", "pretrained", "recorded", "tasks", "train"},
     "predict": {"errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
         "checkpoint", "config", "errors", "evaluate", "files", "predict", "pretrained", "processes",

@@ -129,6 +129,12 @@ def test_what_a_network_returns_is_not_misread(returns, message, monkeypatch):
     config.model = {"name": "mine", "taps": 5, "rows": 3}
     with pytest.raises(InputError, match=r"does not fit the network 'mine': .*rows"):
         make_task(config)
-    config.model = {"name": "dfn"}
-    with pytest.raises(InputError, match=r"the config has no model\.taps"):
-        make_task(config)
+    for group, entries, lacking in (
+        ("model", {"name": "dfn"}, r"model\.taps"),
+        ("model", {"taps": 5}, r"model\.name"),
+        ("data", {"name": "highway", "dir": "", "image_size": (16, 16)}, r"data\.channels"),
+    ):
+        config = get_config("smoke")
+        config[group] = entries
+        with pytest.raises(InputError, match=f"the config has no {lacking}"):
+            make_task(config)

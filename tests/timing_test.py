@@ -64,3 +64,21 @@ def test_work_that_is_only_begun_is_waited_for(clock):
 
     assert timing.interleaved({"a": Begun}, rounds=1) == pytest.approx({"a": 300.0})
     assert timing.interleaved({"a": Begun}, rounds=1, calls=5) == pytest.approx({"a": 100.0}), "once, for all"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--rounds=0"], "--rounds: 0 is no whole number of at least 1"),
+        (["--rounds=many"], "--rounds: many is no whole number"),
+        (["--json={folder}/file/rows.json"], "rows.json cannot be written"),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_anything_is_measured(words, wanted, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    parser = timing.options("A benchmark.", rounds=(3, "how often"))
+    with pytest.raises(SystemExit):
+        parser.parse_args([word.format(folder=tmp_path) for word in words])
+    assert wanted in capsys.readouterr().err
+    found = parser.parse_args([f"--json={tmp_path}/new/rows.json"])
+    assert (found.rounds, found.json) == (3, tmp_path / "new" / "rows.json")

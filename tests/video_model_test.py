@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfn_jax.models.generators import RecurrentGenerator
 from dfn_jax.models.twins import VideoTwin
 from dfn_jax.models.video import VideoDFN, initial_state, rollout
 from tests import reference
@@ -175,3 +176,22 @@ def test_the_first_filters_average():
         filters = np.asarray(jitted_rollout(network, params, frames, horizon=3).filters, np.float64)
         entropies.append(-(filters * np.log(filters + 1e-30)).sum(-1).mean())
     assert np.log(121) - 0.05 < np.mean(entropies) <= np.log(121)
+
+
+class Forgetful(RecurrentGenerator):
+    """Remembers nothing: what it decodes is always the same."""
+
+    def update(self, hidden, code):
+        return jnp.zeros_like(code)
+
+
+class ForgetfulDFN(VideoDFN):
+    generator_class = Forgetful
+
+
+def test_a_subclass_may_have_another_generator():
+    """With one that forgets the frames, the filters do not depend on them."""
+    for network_class in (VideoDFN, ForgetfulDFN):
+        network, params, frames = make(network_class)
+        filters = jitted_rollout(network, params, frames, horizon=2).filters
+        assert (float(jnp.ptp(filters, axis=(0, 1)).max()) < 1e-6) == (network_class is ForgetfulDFN)

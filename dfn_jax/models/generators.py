@@ -57,7 +57,7 @@ class Conv(nn.Module):
         )(x)
         if self.position_bias:
             bias = self.param("position_bias", nn.initializers.zeros, x.shape[1:]).astype(self.dtype)
-            x = x + _for_samples(bias, len(x))
+            x = x + _for_samples(bias, x.shape[0])
         return x
 
 
@@ -238,7 +238,7 @@ class RecurrentGenerator(nn.Module):
         for layer in self.transition:
             hidden = nn.leaky_relu(layer(hidden))
         hidden, code = (values.astype(at_least_float32(self.dtype)) for values in (hidden, code))
-        return code + (_for_samples(hidden[0], len(code)) if len(hidden) == 1 else hidden)
+        return code + (_for_samples(hidden[0], code.shape[0]) if hidden.shape[0] == 1 else hidden)
 
     def decode(self, hidden: Array, size: tuple[int, int]) -> Array:
         """Decodes hidden [N, h, w, encoder[-1]] to [N, H, W, outputs], where size = (H, W)."""

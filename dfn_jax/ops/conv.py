@@ -182,8 +182,8 @@ def _blocks(images: Array, size: Sequence[int], block: Pair, before: Sequence[in
         for start, n, step, old in zip(before, size, block, images.shape[1:3], strict=True)
     ]
     images = lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *margins, (0, 0, 0)))
-    images = images.reshape(len(images), size[0], block[0], size[1], block[1], -1)
-    return images.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), *size, -1)
+    images = images.reshape(images.shape[0], size[0], block[0], size[1], block[1], -1)
+    return images.transpose(0, 1, 3, 2, 4, 5).reshape(images.shape[0], *size, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -218,7 +218,7 @@ def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding:
         margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel_size, padding, strict=True))
         return _kernel_gradient(gradient, images, kernel_size, margins)[::-1, ::-1].swapaxes(2, 3)
     if kernel_size == (1, 1) and not any(map(any, padding)):
-        rows = (values.reshape(len(values), -1, values.shape[3]) for values in (images, gradient))
+        rows = (values.reshape(values.shape[0], -1, values.shape[3]) for values in (images, gradient))
         products = lax.dot_general(*rows, (((1,), (1,)), ((0,), (0,))), preferred_element_type=dtype)
         return products.sum(axis=0)[None, None]
     if gradient.shape[2] > gradient.shape[1]:

@@ -27,6 +27,7 @@ from dfn_jax.tasks.task import (
     Batch,
     DrawnBatch,
     Params,
+    Program,
     Task,
     TrainBatch,
     stream,
@@ -57,8 +58,8 @@ def make_task(config: ConfigDict) -> Task:
     """
     _check(config)
     height, width = config.data.image_size
-    fields = config.model.to_dict()
-    network_class = configs.choose("config.model.name", fields.pop("name"), NETWORKS)
+    network_class = configs.choose("config.model.name", configs.entry(config, "model.name"), NETWORKS)
+    fields = {name: value for name, value in config.model.items() if name != "name"}
     try:
         network = network_class(**fields, dtype=configs.PRECISIONS[config.precision])
     except TypeError as error:
@@ -68,10 +69,16 @@ def make_task(config: ConfigDict) -> Task:
     def loss(params: Params, batch: Batch) -> jax.Array:
         return losses.mean_squared_error(_prediction(network.apply(params, batch["left"])), batch["right"])
 
-    @parallel.over_examples
-    def predict(params: Params, left: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def apply(params: Params, left: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         output = network.apply(params, left)
         return _prediction(output), _disparity(output, taps)
+
+    def named(params: Params, left: jax.Array) -> dict[str, jax.Array]:
+        right, disparity = apply(params, left)
+        found = {"right": jnp.clip(right, 0, 1)}
+        return found if disparity is None else found | {"disparity": disparity}
+
+    predict = parallel.over_examples(apply)
 
     test_examples = functools.cache(lambda: _test_examples(config))  # Training may evaluate many times.
     largest_shift = max(1, taps // 2)
@@ -89,6 +96,7 @@ def make_task(config: ConfigDict) -> Task:
         check_test=lambda: None if configs.tested_name(config) == "highway" else test_examples(),
         fingerprint=lambda: _fingerprint(config),
         inputs=lambda source: stereo_inputs(source, predict, largest_shift=largest_shift, **_pair_options(config)),
+        program=Program(named, (height, width, config.data.channels)),
     )
 
 
@@ -118,7 +126,7 @@ def _disparity(output: Filtered | Selected | Warped | jax.Array, taps: int) -> j
 def _check(config: ConfigDict) -> None:
     configs.check_data(config, READS_FOLDER)
     configs.check_filter_size(config, "taps")
-    names, channels = (config.data.name, configs.tested_name(config)), config.data.channels
+    names, channels = (config.data.name, configs.tested_name(config)), configs.entry(config, "data.channels")
     if channels not in (1, 3) or ("highway" in names and channels != 1):
         where = " and ".join(dict.fromkeys(names))
         raise InputError(f"config.data.channels is {channels} on {where}; highway has 1, pairs have 1 or 3")

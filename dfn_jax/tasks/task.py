@@ -97,6 +97,19 @@ class Inputs(NamedTuple):
     predict: Callable[[Params], Iterator[Prediction]]
 
 
+class Program(NamedTuple):
+    """What a network makes of its inputs, by itself.
+
+    Attributes:
+        apply: parameters, inputs [N, *shape] float32 in [0, 1] -> arrays [N, ...] by the names that predictions have in
+            files; pure.
+        shape: of one input.
+    """
+
+    apply: Callable[[Params, Array], dict[str, Array]]
+    shape: tuple[int, ...]
+
+
 class Curriculum(NamedTuple):
     """Which part of each batch is trained on, where that is not all of it from the first step on.
 
@@ -126,6 +139,7 @@ class Task(NamedTuple):
         fingerprint: identifies the training data, wherever they lie; empty for data that the program
             itself makes.
         inputs: a file or folder of inputs -> what to predict from; None where nothing is predicted from images alone.
+        program: the same for arrays; None likewise.
         curriculum: what of `train_batch` a step trains on; by default all.
     """
 
@@ -137,6 +151,7 @@ class Task(NamedTuple):
     check_test: Callable[[], object] = lambda: None
     fingerprint: Callable[[], str] = lambda: ""
     inputs: Callable[[Path], Inputs] | None = None
+    program: Program | None = None
     curriculum: Curriculum = Curriculum()
 
 

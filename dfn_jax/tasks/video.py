@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.task import Batch, Curriculum, Params, Task
+from dfn_jax.tasks.task import Batch, Curriculum, Params, Program, Task
 from dfn_jax.tasks.video_data import SOURCES, lengths, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
@@ -46,8 +46,7 @@ def make_task(config: ConfigDict) -> Task:
 
     _, tested_horizon = lengths(config, testing=True)
 
-    @parallel.over_examples
-    def predict(params: Params, frames: jax.Array) -> Guess:
+    def apply(params: Params, frames: jax.Array) -> Guess:
         predicted = network.rollout(params, frames, tested_horizon)
         prediction = jnp.clip(predicted.frame, 0, 1)
         if predicted.filters is None:
@@ -55,6 +54,11 @@ def make_task(config: ConfigDict) -> Task:
         flow = network.flow(predicted.filters) if network.flow else None
         return Guess(prediction, flow, ops.filter_entropy(predicted.filters).mean((2, 3)))
 
+    def named(params: Params, frames: jax.Array) -> dict[str, jax.Array]:
+        guess = apply(params, frames)
+        return {"predicted": guess.frames} | ({} if guess.flow is None else {"flow": guess.flow})
+
+    predict = parallel.over_examples(apply)
     return Task(
         init=network.init,
         loss=loss,
@@ -73,6 +77,7 @@ def make_task(config: ConfigDict) -> Task:
         inputs=lambda source: video_inputs(
             source, predict, image_size=tuple(config.data.image_size), channels=config.data.channels, known=known
         ),
+        program=Program(named, (known, *config.data.image_size, config.data.channels)),
         curriculum=_curriculum(config.train.get("double_horizon_every", 0), known, horizon),
     )
 

@@ -47,7 +47,7 @@ def make_network(config: ConfigDict) -> VideoNetwork:
     Raises:
         InputError: the name is unknown, or an entry of `config.model` is missing or cannot be used.
     """
-    return configs.choose("config.model.name", config.model.name, NETWORKS)(config)
+    return configs.choose("config.model.name", configs.entry(config, "model.name"), NETWORKS)(config)
 
 
 def recurrent(config: ConfigDict, network_class: type[VideoDFN] = VideoDFN, **options: Any) -> VideoNetwork:
