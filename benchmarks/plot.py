@@ -54,7 +54,7 @@ def main() -> None:
     file = parser.parse_args().file
     try:
         print(draw(file))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         parser.error(f"{file} holds no rows of benchmarks.ops, convolutions or train_step ({error!r})")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 from dfn_jax.errors import InputError
-from dfn_jax.files import expanded, make_writable_folder, write_whole
+from dfn_jax.files import check_writable_file, expanded, write_whole
 from dfn_jax.provenance import commit, hardware, versions
 
 CALLS = {"cpu": 1, "cuda": 20}  # in a row: to begin one on a GPU takes as long as a small one takes
@@ -35,7 +35,7 @@ def options(description: str, **counts: tuple[int, str]) -> argparse.ArgumentPar
 
 def _writable(path: str) -> Path:
     try:
-        make_writable_folder(expanded(path).parent)
+        check_writable_file(expanded(path))
     except (OSError, InputError) as error:
         raise argparse.ArgumentTypeError(f"{path} cannot be written ({error})") from error
     return expanded(path)
@@ -104,11 +104,11 @@ def write_rows(rows: list[dict], path: Path | None) -> None:
         rows: one for each competitor and case, with the same names in the same order.
         path: of the JSON file, or None.
     """
-    save_rows(rows, path)
     texts = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(list(rows[0]), *texts, strict=True)]
     for line in (list(rows[0]), *texts):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    save_rows(rows, path)
 
 
 def save_rows(rows: list[dict], path: Path | None) -> None:

@@ -91,7 +91,7 @@ class Checkpoints:
         Raises:
             OSError: this checkpoint, or the one before in the background, could not be written.
         """
-        if step not in self._manager.all_steps():
+        if processes.of_first(step not in self._manager.all_steps()):
             prints = jax.device_get(fingerprint(state)).tolist()
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(prints))
             with self._reported():
@@ -126,6 +126,7 @@ class Checkpoints:
             steps.sort(key=lambda step: step != lowest)
         for step in steps:
             state, saved, reason = None, None, "another process could not"
+            processes.wait_for_file(self._folder / str(step) / "_CHECKPOINT_METADATA")
             try:
                 state, saved = self._read(step, like)
             except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.

@@ -6,7 +6,6 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from dfn_jax import recorded
 from dfn_jax.errors import InputError, in_one_line
 
 _NAMING = ("config", "pretrained", "workdir")  # the flags that name a recipe
@@ -27,12 +26,16 @@ def parse(arguments: list[str]) -> list[str]:
     # In place: the flags of a config's entries look for the config's file there.
     arguments[:] = _as_one_word(arguments)
     given = dict(word.split("=", 1) for word in arguments if word.startswith(tuple(f"--{name}=" for name in _NAMING)))
+    in_file = any(word.startswith(("--flagfile", "-flagfile")) for word in arguments)
+    if given.get("--workdir") == "":
+        raise InputError("--workdir is empty; give a folder, or leave it out")
     if "--config" not in given and "--pretrained" in given:
         from dfn_jax.pretrained import recipe
 
         arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
-    elif "--config" not in given and "--workdir" in given:
-        arguments.insert(1, f"--config={recorded.__file__}:{given['--workdir']}")
+    elif "--config" not in given and "--workdir" in given and not in_file:
+        file = Path(__file__).with_name("recorded.py")  # Not imported here: JAX comes later.
+        arguments.insert(1, f"--config={file}:{given['--workdir']}")
     elif "--config" in given:
         file = Path(given["--config"].partition(":")[0])
         if not file.is_file() or file.suffix != ".py":
@@ -41,6 +44,7 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
         config = flags.FLAGS.config
+        getattr(config, "keys", None)  # One whose file could not be read says so when it is used.
     except Exception as error:  # A config file may raise anything.
         if where := _line_in(given.get("--config", ""), error):
             raise InputError(f"{where}: {type(error).__name__}: {in_one_line(error)}") from error

@@ -145,7 +145,7 @@ def entry(config: ConfigDict, name: str) -> Any:
     """
     found: Any = config
     for part in name.split("."):
-        if part not in found:
+        if not isinstance(found, ConfigDict) or part not in found:
             raise InputError(f"the config has no {name}; add it to the recipe, as the other experiments have it")
         found = found[part]
     return found

@@ -182,7 +182,8 @@ def _check_apart(workdir: Path, config: ConfigDict) -> None:
     """Checks that no run writes its pictures among the data, which the next one would read."""
     for entry in ("data", "eval"):
         folder = config[entry].dir
-        if folder and workdir.resolve().is_relative_to(expanded(folder).resolve()):
+        new = not (workdir / "config.json").exists()
+        if new and folder and workdir.resolve().is_relative_to(expanded(folder).resolve()):
             raise InputError(f"{workdir} is inside config.{entry}.dir, {folder}; give a --workdir that is not")
 
 
@@ -246,4 +247,5 @@ def _used_with(name: str, trained_with: ConfigDict, config: ConfigDict) -> Confi
     with config.unlocked():
         for entry in ("preset", "seed", "train", "optim"):
             config[entry] = trained_with[entry]
+        config.pretrained = name  # No run goes on in a folder that says so.
     return config

@@ -39,7 +39,7 @@ def expanded(path: str | Path) -> Path:
     Raises:
         InputError: there is no such user, or it is the address of a bucket, which would be a folder here.
     """
-    if re.match(r"\w+://", str(path)):
+    if re.match(r"\w{2,}:/", str(path)):  # a `Path` has dropped a slash
         raise InputError(f"{path} is an address, not a folder; mount the bucket, and give the folder where it is")
     try:
         return Path(path).expanduser()
@@ -90,6 +90,18 @@ def make_writable_folder(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_writable_file(path: Path) -> None:
+    """Tells before any work is done whether its result could be written to a file; makes the folder.
+
+    Raises:
+        InputError: the path is no file's.
+        OSError: as in `make_writable_folder`.
+    """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise InputError(f"{path} is no file that can be written; give the name of one")
+    make_writable_folder(path.parent)
 
 
 def take_lock(file: int | IO[str], *, wait: bool) -> str:

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from dfn_jax.config import with_tuples
+from dfn_jax.errors import InputError
 from dfn_jax.files import expanded
 from dfn_jax.workdir import recorded_entries
 
@@ -19,4 +20,7 @@ def get_config(workdir: str) -> ConfigDict:
     Raises:
         InputError: there is no run in the folder, or its config cannot be read.
     """
-    return ConfigDict(with_tuples(recorded_entries(expanded(workdir))))
+    entries = recorded_entries(expanded(workdir))
+    if name := entries.get("pretrained"):
+        raise InputError(f"{workdir} is no run, but of the pretrained network {name}; give --pretrained={name}")
+    return ConfigDict(with_tuples(entries))

@@ -1,6 +1,7 @@
-"""Writes a trained network as a program for JAX alone: python -m dfn_jax.stablehlo --pretrained=NAME --file=FILE.
+"""Writes a trained network as a program of its own: python -m dfn_jax.stablehlo --pretrained=NAME --file=FILE.
 
-Parameters included, for any number of examples, on CPUs, GPUs and TPUs. Of a run: --workdir=DIR. To apply it:
+Parameters included, for any number of examples, on CPUs, GPUs and TPUs. Of a run: --workdir=DIR. To apply it, with
+the packages `jax` and `flatbuffers` alone:
 
     network = jax.export.deserialize(bytearray(Path(FILE).read_bytes()))
     found = network.call(left)  # of stereo: {"right": [N, 64, 64, 1], "disparity": [N, 64, 64]}
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from dfn_jax import pretrained, recorded
 from dfn_jax.config import check
 from dfn_jax.errors import InputError, told_in_one_line
-from dfn_jax.files import expanded, make_writable_folder, write_whole
+from dfn_jax.files import check_writable_file, expanded, write_whole
 from dfn_jax.tasks import make_task_without_data
 from dfn_jax.tasks.task import Params, Task
 from dfn_jax.train import restore
@@ -63,7 +64,7 @@ def main(words: list[str]) -> None:
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; wanted --pretrained=NAME --file=FILE")
         file = expanded(options.file)
-        make_writable_folder(file.parent)
+        check_writable_file(file)
         config, params = _opened(options.pretrained, options.workdir)
         check(config)
         task = make_task_without_data(config)

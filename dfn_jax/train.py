@@ -293,16 +293,19 @@ def _begin(
         if start:
             tqdm.write(f"going on from step {start}")
         origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
-        records.begin(start, origin | {"data": task.fingerprint(), "eval": config.eval.to_dict()})
+        terms = {"eval": config.eval.to_dict(), "checkpoint_every": config.train.checkpoint_every}
+        records.begin(start, origin | {"data": task.fingerprint(), **terms})
     return state
 
 
 def _check_none_is_gone(workdir: Path, config: ConfigDict) -> None:
     """Checks, where there is no checkpoint, that there was none: a run that begins anew replaces what is recorded."""
-    records = read_records(workdir / "metrics.jsonl")
-    # The first one is written while training goes on; the second, begun after its step is recorded, waits for it.
+    records, starts = read_records(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     reached = max((record["step"] for record in records), default=0)
-    if reached > 2 * config.train.checkpoint_every or (reached and (workdir / "results.json").exists()):
+    told = [start["checkpoint_every"] for start in starts if "checkpoint_every" in start]
+    # The first one is written while training goes on; the second, begun after its step is recorded, waits for it.
+    saved = reached > 2 * max(told, default=config.train.checkpoint_every)
+    if saved or (reached and (workdir / "results.json").exists()):
         raise InputError(
             f"the run in {workdir} has recorded {reached} steps, but its checkpoints are gone; bring them back, or "
             "choose another --workdir"

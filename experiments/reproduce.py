@@ -98,9 +98,10 @@ def merged(before: list[Record], new: Record) -> list[Record]:
     if others:
         theirs = " and ".join(sorted(others))
         raise InputError(
-            f"{new['row']} was measured on {new['data']}, the other rows on {theirs}. The network is kept: to measure "
-            "it on the same data, put these where they were read from, remove results.json from its folder below "
-            f"workdirs/tables and run it again; or take the records of the protocol {new['protocol']} out of results/"
+            f"{new['row']} was measured on {new['data']}, the other rows on {theirs}. With the same data (for Moving "
+            "MNIST, with `mnist_test_seq.npy` beside the digits or without), remove results.json from the row's folder "
+            "below workdirs/tables to measure it again, or the folder to train it again; or take the records of the "
+            f"protocol {new['protocol']} out of results/"
         )
     return list(together.values())
 

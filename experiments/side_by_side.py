@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from dfn_jax import visualize
 from dfn_jax.errors import InputError, told_in_one_line
-from dfn_jax.files import expanded, make_writable_folder, write_whole
+from dfn_jax.files import check_writable_file, expanded, write_whole
 from dfn_jax.records import read_records
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.video_data import lengths, video_data
@@ -124,7 +124,7 @@ def main(words: list[str]) -> None:
         if not options.png:
             raise InputError("wanted --png=FILE, the file to write")
         path = expanded(options.png)
-        make_writable_folder(path.parent)
+        check_writable_file(path)
         drawn = draw(name, protocol, rows, seed=options.seed, count=options.sequences)
         write_whole(path, visualize.to_png(drawn))
         print(path)

@@ -42,14 +42,14 @@ MAY_IMPORT = {
         "tasks",
     },
     "pretrained": {"config", "errors", "files", "recorded", "tasks", "train"},
-    "recorded": {"config", "files", "workdir"},
+    "recorded": {"config", "errors", "files", "workdir"},
     "stablehlo": {"config", "errors", "files", "pretrained", "recorded", "tasks", "train"},
     "predict": {"errors", "files", "parallel", "progress", "tasks", "visualize"},
     "experiment": {
         "checkpoint", "config", "errors", "evaluate", "files", "predict", "pretrained", "processes",
         "provenance", "records", "tasks", "train", "workdir",
     },
-    "command_line": {"errors", "pretrained", "recorded"},
+    "command_line": {"errors", "pretrained"},
     "provenance": set(),
     "evaluate": {
         "config", "errors", "files", "intervals", "parallel", "provenance", "records", "report", "tasks", "train",

@@ -76,7 +76,9 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(measured, tmp_path
     with pytest.raises(InputError, match="recorded 6 steps, but its checkpoints are gone"):
         train(regression(), settings, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == before
-    settings.train.checkpoint_every = 6
+    settings.train.checkpoint_every = 2  # Not of these steps: a kill at the fifth left no checkpoint.
+    start = read_records(tmp_path / "starts.jsonl")[0] | {"checkpoint_every": 6}
+    (tmp_path / "starts.jsonl").write_text(json.dumps(start) + "\n")
     (tmp_path / "results.json").unlink(missing_ok=True)
     assert int(train(regression(), settings, tmp_path).step) == 6
     assert "no checkpoint was saved: training begins anew" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax import experiment, visualize
+from dfn_jax import experiment, recorded, visualize
 from dfn_jax.errors import InputError
 from dfn_jax.records import read_records
 from dfn_jax.tasks import make_task
@@ -205,6 +205,10 @@ def test_an_evaluation_that_was_cut_short_begins_again_in_its_folder(tmp_path, m
     monkeypatch.setenv("HOME", str(tmp_path))
     folder, _ = experiment.evaluate_pretrained("steerable", "~/found")
     assert folder == tmp_path / "found"
+    with pytest.raises(InputError, match="found is no run, but of the pretrained network steerable; give --pretrained"):
+        recorded.get_config(folder)
+    with pytest.raises(InputError, match=r"pretrained \(steerable there, None here\)"):
+        experiment.run(steerable.get_config("paper"), folder)
     with pytest.raises(InputError, match="has results, or a run, already"):
         experiment.evaluate_pretrained("steerable", tmp_path / "found")
     (folder / "results.json").unlink()

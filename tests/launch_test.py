@@ -188,7 +188,10 @@ def test_steerable_from_one_command(tmp_path):
         (("--pretrained=stereo", "--mode=evaluate", "--distributed", "--workdir=x"), "in one process"),
         (("--config=experiments/highway.py:smoke", "--config.model.encoder=(32,)"), "at least 2 whole numbers"),
         (("--config=experiments/stereo.py:smoke", f"--config.seed={2**64}"), "below 2**32"),
-        (("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir="), "needs --workdir"),
+        (
+            ("--config=experiments/stereo.py:smoke", "--mode=evaluate", "--workdir="),
+            "--workdir is empty; give a folder, or leave it out",
+        ),
         (("--mode=evaluate", "--pretrained=alexnet"), "unknown pretrained network 'alexnet'"),
         (("--mode=evaluate", "--pretrained=stereo", "--config=experiments/highway.py"), "is of experiments/stereo.py"),
         (("--mode=evaluate", "--pretrained=stereo", "--config.model.taps=21"), "model.taps is 13 there, 21 in the"),
@@ -271,6 +274,7 @@ def test_a_run_is_evaluated_gone_on_with_and_applied_by_its_folder_alone(stereo,
         ("import nothing_of_this_name", "mine.py, line 1: ModuleNotFoundError"),
         ("def get_config():\n    pass", "mine.py returns NoneType; wanted a ConfigDict"),
         ("def get_config():\n    return int('x')", "ValueError: invalid literal"),
+        ("def get_config():\n    open('nothing')", "No such file or directory: 'nothing'"),
     ],
 )
 def test_what_is_wrong_in_a_config_file_is_told_in_one_line(content, wanted, tmp_path):

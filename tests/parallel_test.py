@@ -87,6 +87,12 @@ for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):
         held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(on_mesh.params))
         assert held < 0.6 * sum(leaf.size for leaf in jax.tree.leaves(on_mesh.params))
     if height == 1:
+        # As a user would: JAX checks which values differ by device, and sums up the gradients of those that do not.
+        whole, parts = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+        mean = lambda params, batch: jax.lax.pmean(task.loss(params, batch), "data")
+        checked = jax.shard_map(mean, mesh=mesh, in_specs=(whole, parts), out_specs=whole, axis_names={"data"})
+        for ours, theirs in zip(*map(jax.tree.leaves, (jax.jit(jax.grad(checked))(on_mesh.params, placed), wanted[1]))):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * largest)
         step = jax.jit(make_train_step(loss, make_optimiser(config.optim)[0]), out_shardings=None)
         compiled = step.lower(on_mesh, placed).compile().as_text()
         exchanged = collections.Counter(re.findall(exchanges + r"(?:-start)?\\(", compiled))

@@ -1,4 +1,4 @@
-"""A network written as a program does the same in a process that knows JAX alone."""
+"""A network written as a program does the same in a process that does not know this code."""
 
 import json
 import os

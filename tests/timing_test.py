@@ -72,6 +72,8 @@ def test_work_that_is_only_begun_is_waited_for(clock):
         (["--rounds=0"], "--rounds: 0 is no whole number of at least 1"),
         (["--rounds=many"], "--rounds: many is no whole number"),
         (["--json={folder}/file/rows.json"], "rows.json cannot be written"),
+        (["--json={folder}"], "is no file that can be written"),
+        (["--json="], "is no file that can be written"),
     ],
 )
 def test_options_that_cannot_be_are_told_before_anything_is_measured(words, wanted, tmp_path, capsys):

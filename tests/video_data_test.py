@@ -315,12 +315,14 @@ def test_a_lone_picture_beside_videos_is_no_clip(folder):
     assert load_clips(folder, **COLOUR).keys() == {"x.mkv", str(folder)}
 
 
-@pytest.mark.parametrize("name", ["clip.mkv", "clip"])
-def test_a_link_that_leads_nowhere_is_told(name, folder):
-    """What it stands for would be left out, and the figures would be those of other data."""
+def test_links_that_lead_nowhere_are_told(folder, capsys):
+    """What they stand for would be left out, and the figures would be those of other data."""
     write_video(folder / "x.mkv", random_frames(4))
-    (folder / name).symlink_to(folder / "on a disk that is not there")
-    assert f"{name} is a link that leads nowhere" in message_of(load_clips, folder, **COLOUR)
+    (folder / "clip").symlink_to(folder / "on a disk that is not there")
+    assert load_clips(folder, **COLOUR).keys() == {"x.mkv"}
+    assert f"{folder / 'clip'} is a link that leads nowhere: what it stands for is left out" in capsys.readouterr().err
+    (folder / "clip.mkv").symlink_to(folder / "on a disk that is not there")
+    assert "cannot decode" in message_of(load_clips, folder, **COLOUR)
 
 
 def test_frames_of_equal_numbers_have_one_order(folder):

@@ -1,9 +1,11 @@
 """Image files: listing them, and reading 8-bit grey or RGB images and 16-bit disparity with one-line errors."""
 
 import contextlib
+import functools
 import os
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +56,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         Paths in natural order of their path relative to `folder`.
     """
 
-    found = below(folder) if recursive else (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = below(folder) if recursive else (path for path in folder.iterdir() if not hidden(path.name))
     # A link that leads nowhere is one of them, so that what is missing is told.
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
@@ -64,24 +66,33 @@ def below(folder: Path) -> Iterator[Path]:
     """Goes through all files and folders below one, but for hidden ones, and for what is in folders that are links.
 
     Raises:
-        InputError: a link leads nowhere.
-        OSError: a folder may not be read.
+        InputError: a folder may not be read.
     """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for path, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for found in (Path(path, name) for name in (*folders, *names) if not name.startswith(".")):
-            check_link(found)
+    for path, folders, names in os.walk(folder, onerror=cannot_be_read):
+        folders[:] = [name for name in folders if not hidden(name)]
+        for found in (Path(path, name) for name in (*folders, *names) if not hidden(name)):
+            tell_of_dead_link(found)
             yield found
 
 
-def check_link(path: Path) -> None:
-    """Raises InputError where a path is a link that leads nowhere: what it stands for would be left out."""
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link that leads nowhere; bring back what it leads to, or remove it")
+def hidden(name: str) -> bool:
+    """Whether a file or folder of that name is none of the user's data."""
+    return name.startswith(".") or name == "lost+found"
+
+
+def cannot_be_read(error: OSError) -> None:
+    """What `os.walk` is to do about a folder that it may not look into: what it has would be left out."""
+    raise InputError(
+        f"{error.filename} cannot be read ({error.strerror}); give access to it, or move the data to a folder of "
+        "their own"
+    ) from error
+
+
+@functools.cache  # Data are looked for several times.
+def tell_of_dead_link(path: Path) -> None:
+    """Tells of a link to what may have been a folder of data; one to a file is found where that is read."""
+    if path.is_symlink() and not path.suffix and not path.exists():
+        print(f"{path} is a link that leads nowhere: what it stands for is left out", file=sys.stderr)
 
 
 def find_images(source: Path) -> list[Path]:

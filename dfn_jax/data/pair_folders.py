@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfn_jax import files
-from dfn_jax.data.image_files import check_link, existing_folder, list_images, natural_key
+from dfn_jax.data.image_files import (
+    cannot_be_read,
+    existing_folder,
+    hidden,
+    list_images,
+    natural_key,
+    tell_of_dead_link,
+)
 from dfn_jax.errors import InputError
 
 
@@ -122,19 +129,16 @@ def _walk(root: Path) -> Iterator[Path]:
     """Yields folders that may hold views, through links but no folder twice, and never a view's own folder."""
     views = {name.split("/")[0] for layout in _LAYOUTS for name in (layout.left, layout.right, *layout.disparity)}
     seen = set()
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for path, folders, names in os.walk(root, onerror=fail, followlinks=True):
-        for name in names:  # such as that of a sequence on a disk that is not there
-            check_link(Path(path, name))
+    for path, folders, names in os.walk(root, onerror=cannot_be_read, followlinks=True):
         real = os.path.realpath(path)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if name not in views and not name.startswith(".")]
+        for name in names:  # such as that of a sequence on a disk that is not there
+            if not hidden(name):
+                tell_of_dead_link(Path(path, name))
+        folders[:] = [name for name in folders if name not in views and not hidden(name)]
         yield Path(path)
 
 

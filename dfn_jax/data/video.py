@@ -70,7 +70,7 @@ def _find_clips(folder: Path) -> dict[str, Path | list[Path]]:
     folder = existing_folder(folder)
     found: dict[str, Path | list[Path]] = {}
     for path in sorted((folder, *below(folder)), key=lambda path: natural_key(path.as_posix())):
-        if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        if not path.is_dir() and path.suffix.lower() in VIDEO_SUFFIXES:
             found[path.relative_to(folder).as_posix()] = path
         elif path.is_dir() and (images := list_images(path)) and not _is_cover(images, path):
             found[path.relative_to(folder).as_posix() if path != folder else str(folder)] = images
