@@ -43,7 +43,7 @@ def test_the_readme_says_of_each_network_what_its_card_does():
         "stereo": {"mse_per_image": "error {:.2f} an", "disparity_epe_noc": "disparity off by {:.2f} px"},
         "highway": {"mse_per_frame": "error {:.2f} a", "flow_epe_noc": "flow off by {:.2f} px"},
         "moving_mnist": {"bce_nats_per_frame": "| {:.0f} nats a"},
-        "steerable": {"filter_relative_error": "filters {:.4f},"},
+        "steerable": {"filter_relative_error": "relative error of the filters {:.4f}"},
     }
     assert sorted(told) == pretrained.names()
     for name, figures in told.items():
