@@ -179,11 +179,12 @@ def _check_new(workdir: Path) -> None:
 
 
 def _check_apart(workdir: Path, config: ConfigDict) -> None:
-    """Checks that no run writes its pictures among the data, which the next one would read."""
+    """Checks that no new run writes its pictures among the data, which the next one would read."""
+    if (workdir / "config.json").exists():
+        return
     for entry in ("data", "eval"):
         folder = config[entry].dir
-        new = not (workdir / "config.json").exists()
-        if new and folder and workdir.resolve().is_relative_to(expanded(folder).resolve()):
+        if folder and workdir.resolve().is_relative_to(expanded(folder).resolve()):
             raise InputError(f"{workdir} is inside config.{entry}.dir, {folder}; give a --workdir that is not")
 
 

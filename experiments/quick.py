@@ -214,12 +214,9 @@ def kept(name: str) -> Record:
 def _lacking(name: str, record: object) -> str:
     """What the table shows of a run, and its record does not have; empty where it is whole."""
     shown = [entry for one in RUNS[name].figures for entry in (one.metric, one.baseline) if entry]
-    numbers = [entry for entry in (*shown, "training_time_s") if not isinstance(_get(record, entry), int | float)]
-    return ", ".join([*numbers, *(["data"] if not isinstance(_get(record, "data"), str) else [])])
-
-
-def _get(record: object, entry: str) -> object:
-    return record.get(entry) if isinstance(record, dict) else None
+    wanted = dict.fromkeys([*shown, "training_time_s"], int | float) | {"data": str}
+    found = record if isinstance(record, dict) else {}
+    return ", ".join(entry for entry, kind in wanted.items() if not isinstance(found.get(entry), kind))
 
 
 def _cells(shown: Figure, record: Record) -> list[str]:

@@ -360,6 +360,7 @@ def numbers(frames):
         ((20, 50), 0.5, (10, 25)),
         ((6, 7), 0, (0, 0)),
         ((40,), 0.9, (36,)),
+        ((28, 27), 0.2, (6, 5)),  # Three frames in and three out take 28, as the README says.
         ((9, 3), 1.0, (9, 3)),
     ],
 )

@@ -125,7 +125,7 @@ class EncoderForecaster(nn.Module):
         outputs = patches.transpose(1, 0, 2, 4, 3, 5, 6).reshape(known, samples, rows, columns, -1)
         memories = []
         for index, features in enumerate(self.features):
-            nothing = jnp.zeros_like(frames, shape=(samples, rows, columns, features))
+            nothing = jnp.zeros_like(frames, at_least_float32(frames), shape=(samples, rows, columns, features))
             layer = PeepholeLSTM(features, self.kernel_size, self.dtype, name=f"encoder_{index}")
             memory, outputs = layer(Memory(nothing.astype(self.dtype), nothing), outputs, known)
             memories.append(memory)

@@ -95,7 +95,9 @@ def make_task(config: ConfigDict) -> Task:
         loss_name="squared error, mean over pixels",
         check_test=lambda: None if configs.tested_name(config) == "highway" else test_examples(),
         fingerprint=lambda: _fingerprint(config),
-        inputs=lambda source: stereo_inputs(source, predict, largest_shift=largest_shift, **_pair_options(config)),
+        inputs=lambda source: stereo_inputs(
+            source, parallel.over_examples(named), largest_shift=largest_shift, **_pair_options(config)
+        ),
         program=Program(named, (height, width, config.data.channels)),
     )
 

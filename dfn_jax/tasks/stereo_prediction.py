@@ -14,7 +14,7 @@ from dfn_jax.tasks.task import TEST_BATCH, Inputs, Params, Prediction
 
 def stereo_inputs(
     source: Path,
-    predict: Callable[[Params, np.ndarray], tuple[jax.Array, jax.Array | None]],
+    predict: Callable[[Params, np.ndarray], dict[str, jax.Array]],
     *,
     image_size: tuple[int, int],
     channels: int,
@@ -27,7 +27,7 @@ def stereo_inputs(
 
     Args:
         source: an image, or a folder that is searched for them with its subfolders.
-        predict: parameters, left [N, H, W, C] -> right view, disparity [N, H, W] or None.
+        predict: parameters, left [N, H, W, C] -> right and, where there is one, disparity, by name.
         image_size: (H, W) in pixels that the network is for; images are resized to it, whatever their shape.
         channels: C, 1 for grey or 3 for RGB.
         largest_shift: pixels, the disparity that is drawn brightest.
@@ -41,9 +41,7 @@ def stereo_inputs(
     def predictions(params: Params) -> Iterator[Prediction]:
         for start in range(0, len(views), TEST_BATCH):
             left = unit_range(np.stack(views[start : start + TEST_BATCH]))
-            right, disparity = jax.device_get(predict(params, pad_batch(left, TEST_BATCH)))
-            arrays = {"left": left, "right": np.clip(right, 0, 1)}
-            arrays |= {} if disparity is None else {"disparity": disparity}
+            arrays = {"left": left} | jax.device_get(predict(params, pad_batch(left, TEST_BATCH)))
             for index in range(len(left)):
                 found = {name: values[index] for name, values in arrays.items()}
                 yield Prediction(found, _picture(found, largest_shift))

@@ -75,7 +75,11 @@ def make_task(config: ConfigDict) -> Task:
         check_test=tested.test_set,
         fingerprint=data.fingerprint,
         inputs=lambda source: video_inputs(
-            source, predict, image_size=tuple(config.data.image_size), channels=config.data.channels, known=known
+            source,
+            parallel.over_examples(named),
+            image_size=tuple(config.data.image_size),
+            channels=config.data.channels,
+            known=known,
         ),
         program=Program(named, (known, *config.data.image_size, config.data.channels)),
         curriculum=_curriculum(config.train.get("double_horizon_every", 0), known, horizon),

@@ -11,13 +11,12 @@ from dfn_jax.data import video
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Inputs, Params, Prediction
-from dfn_jax.tasks.video_evaluation import Guess
 from dfn_jax.tasks.video_report import STRIP_WIDTH
 
 
 def video_inputs(
     source: Path,
-    predict: Callable[[Params, np.ndarray], Guess],
+    predict: Callable[[Params, np.ndarray], dict[str, jax.Array]],
     *,
     image_size: tuple[int, int],
     channels: int,
@@ -30,7 +29,7 @@ def video_inputs(
 
     Args:
         source: a video file, or a folder of clips; see `video.load_clips`.
-        predict: parameters, frames [1, known, H, W, C] -> the frames that follow.
+        predict: parameters, frames [1, known, H, W, C] -> predicted and, where there is one, flow, by name.
         image_size: (H, W) in pixels to which frames are resized, whatever their shape.
         channels: C, 1 for grey or 3 for RGB.
         known: frames that the network reads.
@@ -51,9 +50,8 @@ def video_inputs(
     def predictions(params: Params) -> Iterator[Prediction]:
         for frames in clips.values():
             given = unit_range(frames)
-            guess = jax.device_get(predict(params, given[None]))
-            found = {"given": given, "predicted": guess.frames[0]}
-            found |= {} if guess.flow is None else {"flow": guess.flow[0]}
+            made = jax.device_get(predict(params, given[None]))
+            found = {"given": given} | {name: values[0] for name, values in made.items()}
             yield Prediction(found, _picture(found))
 
     return Inputs([_name(source, name) for name in clips], predictions)
