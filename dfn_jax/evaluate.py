@@ -106,6 +106,9 @@ def _results(
         "hardware": trained["hardware"],
         "evaluation_hardware": here["hardware"],
         "precision": trained["precision"],
+        "initial_weights": next(
+            (start["initial_weights"] for start in starts if "initial_weights" in start), "unknown"
+        ),
         "evaluation_precision": here["precision"],
         "versions": versions(),
         "commit": trained["commit"],

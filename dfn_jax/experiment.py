@@ -100,7 +100,9 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
     _check_apart(workdir, config)
     _check_new(workdir)
     with claim_workdir(workdir, config), Records(workdir) as records:
-        records.begin(0, {name: card.get(name) for name in ("commit", "hardware", "precision")})
+        records.begin(
+            0, {name: card.get(name) for name in ("commit", "hardware", "precision", "initial_weights") if name in card}
+        )
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
 

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dfn_jax import parallel, processes
+from dfn_jax import parallel, pretrained, processes
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
@@ -45,20 +45,23 @@ class TrainState(NamedTuple):
 
 
 def make_state(task: Task, config: ConfigDict, shardings: TrainState | None = None) -> TrainState:
-    """The state before the first step, a pure function of the config's seed.
+    """The state before the first step.
 
     Args:
         task: what to train.
-        config: the experiment's config.
+        config: the experiment's config: weights are drawn by its `seed`, or are those of the pretrained network that
+            `train.init_from` names.
         shardings: of the state's arrays; by default they are on one device.
     """
+    name = config.train.init_from
+    params = pretrained.load(name)[1] if name else None
     # It runs once, and drawing random numbers takes long to optimise: three seconds longer than to run as it is.
     options = {"compiler_options": {"xla_backend_optimization_level": 0}, "out_shardings": shardings}
-    return jax.jit(lambda: _first_state(task, config), **options)()
+    return jax.jit(lambda: _first_state(task, config, params), **options)()
 
 
-def _first_state(task: Task, config: ConfigDict) -> TrainState:
-    params = task.init(stream(config.seed, WEIGHTS))
+def _first_state(task: Task, config: ConfigDict, params: Params | None = None) -> TrainState:
+    params = task.init(stream(config.seed, WEIGHTS)) if params is None else params
     return TrainState(jnp.zeros((), jnp.int32), params, make_optimiser(config.optim)[0].init(params))
 
 
@@ -97,10 +100,13 @@ def check_trainable(task: Task, config: ConfigDict) -> None:
     """Checks that a run could begin.
 
     Raises:
-        InputError: the optimiser is unknown, the batch does not fit the devices, or there would be no best checkpoint.
+        InputError: the optimiser is unknown, the batch does not fit the devices, the weights to begin with are not the
+            network's, or there would be no best checkpoint.
     """
     make_optimiser(config.optim)
     _make_mesh(config)
+    if name := config.train.init_from:
+        pretrained.check_fits(name, pretrained.load(name)[1], jax.eval_shape(task.init, jax.random.key(0)))
     steps, every = config.train.steps, config.train.checkpoint_every
     if config.eval.best and not _comparable(steps, config, task):
         raise InputError(
@@ -293,9 +299,19 @@ def _begin(
         if start:
             tqdm.write(f"going on from step {start}")
         origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
+        if not start:
+            origin["initial_weights"] = _initial_weights(config)
         terms = {"eval": config.eval.to_dict(), "checkpoint_every": config.train.checkpoint_every}
         records.begin(start, origin | {"data": task.fingerprint(), **terms})
     return state
+
+
+def _initial_weights(config: ConfigDict) -> str:
+    """What training began with, in words."""
+    if not (name := config.train.init_from):
+        return f"drawn by seed {config.seed}"
+    card = pretrained.load(name)[2]
+    return f"pretrained {name} of {card['steps']} steps (SHA-256 {card['sha256'][:12]})"
 
 
 def _check_none_is_gone(workdir: Path, config: ConfigDict) -> None:

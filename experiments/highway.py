@@ -96,6 +96,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "log_every": 20,
             "evaluate_every": 0,  # steps between looks at the test set; 0: only at the end
             "double_horizon_every": 0,  # steps between doublings of the predicted frames, from 1 on; 0: all at once
+            "init_from": "",  # a pretrained network, to begin with its weights; empty: they are drawn
             "non_finite": "stop",
         },
         "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 4000, "clip_norm": 0.0},  # name: or 'muon'

@@ -58,6 +58,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "checkpoint_every": 1000,
             "log_every": 50,
             "evaluate_every": 0,  # steps between looks at the test set; 0: only at the end
+            "init_from": "",  # a pretrained network, to begin with its weights; empty: they are drawn
             "non_finite": "stop",
         },
         "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 1000, "clip_norm": 0.0},

@@ -83,7 +83,7 @@ def check_fits(name: str, params: Any, shapes: Any) -> None:
     if differ:
         raise InputError(
             f"the pretrained network {name} has {differ[0]} of shape {ours.get(differ[0])}, the config's network "
-            f"{theirs.get(differ[0])}; leave out --config, or give one with the same model and image size"
+            f"{theirs.get(differ[0])}; give a config with the same model and image size"
         )
 
 

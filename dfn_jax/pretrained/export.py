@@ -25,8 +25,8 @@ EXAMPLES = 8  # for the check
 # What takes the place of data that lie in a folder.
 EMBEDDED = {"images": "texture", "pairs": "highway", "video": "highway"}
 KEPT = (
-    "experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "precision", "versions",
-    "commit",
+    "experiment", "parameters", "steps", "seed", "data", "training_time_s", "hardware", "precision",
+    "initial_weights", "versions", "commit",
 )  # fmt: skip
 
 
