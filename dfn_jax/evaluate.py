@@ -106,10 +106,8 @@ def _results(
         "hardware": trained["hardware"],
         "evaluation_hardware": here["hardware"],
         "precision": trained["precision"],
-        "initial_weights": next(
-            (start["initial_weights"] for start in starts if "initial_weights" in start), "unknown"
-        ),
         "evaluation_precision": here["precision"],
+        "initial_weights": next(filter(None, (one.get("initial_weights") for one in starts)), "unknown"),
         "versions": versions(),
         "commit": trained["commit"],
         "evaluation_commit": here["commit"],

@@ -21,8 +21,8 @@ from dfn_jax.provenance import commit
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
-from dfn_jax.train import TrainState, check_trainable, restore, train
-from dfn_jax.workdir import MAY_CHANGE, check_workdir, claim_workdir
+from dfn_jax.train import TrainState, check_initial_weights, check_trainable, restore, train
+from dfn_jax.workdir import MAY_CHANGE, check_workdir, claim_workdir, newest_checkpoint
 
 
 def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tuple[Path, Evaluation] | None:
@@ -53,6 +53,8 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
             if training:
                 check_path(workdir)
                 check_trainable(task, config)
+                if not newest_checkpoint(workdir):
+                    check_initial_weights(task, config)
                 open_train_data(task)
                 task.check_test()
             own_test = not config.eval.dir and tested_name(config) == config.data.name
@@ -100,9 +102,8 @@ def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | Non
     _check_apart(workdir, config)
     _check_new(workdir)
     with claim_workdir(workdir, config), Records(workdir) as records:
-        records.begin(
-            0, {name: card.get(name) for name in ("commit", "hardware", "precision", "initial_weights") if name in card}
-        )
+        told = ("commit", "hardware", "precision", "initial_weights")
+        records.begin(0, {name: card.get(name) for name in told})
         state = TrainState(jnp.int32(card["steps"]), params, optimiser=())
         return evaluate(task, config, workdir, state, began=began)
 

@@ -100,19 +100,26 @@ def check_trainable(task: Task, config: ConfigDict) -> None:
     """Checks that a run could begin.
 
     Raises:
-        InputError: the optimiser is unknown, the batch does not fit the devices, the weights to begin with are not the
-            network's, or there would be no best checkpoint.
+        InputError: the optimiser is unknown, the batch does not fit the devices, or there would be no best checkpoint.
     """
     make_optimiser(config.optim)
     _make_mesh(config)
-    if name := config.train.init_from:
-        pretrained.check_fits(name, pretrained.load(name)[1], jax.eval_shape(task.init, jax.random.key(0)))
     steps, every = config.train.steps, config.train.checkpoint_every
     if config.eval.best and not _comparable(steps, config, task):
         raise InputError(
             f"config.eval.best needs a checkpoint after {every} steps on whole examples, but the curriculum "
             f"shows those from step {task.curriculum.ends} on, of {steps}; leave it out, or train longer"
         )
+
+
+def check_initial_weights(task: Task, config: ConfigDict) -> None:
+    """Checks that a run without a checkpoint could begin with the weights that its config names.
+
+    Raises:
+        InputError: there is no such pretrained network, or it is another one.
+    """
+    if name := config.train.init_from:
+        pretrained.check_fits(name, pretrained.load(name)[1], jax.eval_shape(task.init, jax.random.key(0)))
 
 
 def _make_mesh(config: ConfigDict) -> Mesh:

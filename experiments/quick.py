@@ -91,6 +91,11 @@ RUNS = {
         (_STEREO_ERROR, _DISPARITY),
         of="stereo_kitti_odometry",
     ),
+    "stereo_kitti_odometry_fine_tuned": Run(
+        "stereo, from the pretrained network's weights, on the 51 pairs",
+        (*_ON_KITTI, "--config.train.init_from=stereo"),
+        (_STEREO_ERROR,),
+    ),
     "moving_mnist_quick": Run(
         "Moving MNIST: one digit, 32x32, 4 + 4 frames",
         ("--config=experiments/moving_mnist.py:quick", "--config.data.digits=drawn"),

@@ -195,7 +195,15 @@ def test_steerable_from_one_command(tmp_path):
         (("--mode=evaluate", "--pretrained=alexnet"), "unknown pretrained network 'alexnet'"),
         (("--mode=evaluate", "--pretrained=stereo", "--config=experiments/highway.py"), "is of experiments/stereo.py"),
         (("--mode=evaluate", "--pretrained=stereo", "--config.model.taps=21"), "model.taps is 13 there, 21 in the"),
-        (("--config=experiments/stereo.py:smoke", "--pretrained=stereo"), "goes with --mode=evaluate"),
+        (
+            ("--config=experiments/stereo.py:smoke", "--pretrained=stereo"),
+            "to train from the weights of such a network, give --config.train.init_from=NAME",
+        ),
+        (("--config=experiments/stereo.py:smoke", "--config.train.init_from=ste"), "unknown pretrained network 'ste'"),
+        (
+            ("--config=experiments/stereo.py:smoke", "--config.train.init_from=stereo"),
+            "give a config with the same model and image size",
+        ),
         (
             ("-pretrained", "stereo", "--mode=evaluate", "--config.data.name=pairs"),
             "was trained on highway, config.data",

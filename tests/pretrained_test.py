@@ -17,6 +17,8 @@ from dfn_jax.config import check
 from dfn_jax.errors import InputError
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.pretrained import export
+from dfn_jax.tasks import make_task_without_data
+from dfn_jax.train import restore
 from tests.experiments_test import get_config
 from tests.models_test import random_parameters
 
@@ -83,6 +85,35 @@ def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="leave out --config"):
         experiment.evaluate_pretrained("small", tmp_path / "third", get_config("stereo", "smoke"))
     assert not (tmp_path / "third").exists()
+
+
+def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
+    pretrained.FOLDER.mkdir()
+    config = get_config("steerable", "smoke")
+    _, before = experiment.run(config, tmp_path / "run")
+    export.export(tmp_path / "run", "small")
+    _, params, card = pretrained.load("small")
+    config.train.init_from, config.seed, config.train.steps = "small", 5, 0
+    _, at_first = experiment.run(config, tmp_path / "further")
+    assert at_first.metrics == before.metrics
+    config.train.steps = 1
+    folder, _ = experiment.run(config, tmp_path / "further")
+    state = restore(make_task_without_data(config), config, folder)
+    moved = [np.abs(a - b) for a, b in zip(*map(jax.tree.leaves, (state.params, params)), strict=True)]
+    # The first step of Adam is at most as long as the learning rate in each weight; drawn ones are farther apart.
+    assert 0.5 * config.optim.learning_rate < max(map(np.max, moved)) < 1.01 * config.optim.learning_rate
+    results = json.loads((folder / "results.json").read_text())
+    assert results["initial_weights"] == f"pretrained small of 4 steps (SHA-256 {card['sha256'][:12]})"
+    assert card["initial_weights"] == "drawn by seed 0"
+    # What has begun needs it no more.
+    for file in pretrained.FOLDER.iterdir():
+        file.unlink()
+    config.train.steps = 2
+    experiment.run(config, folder)
+    with pytest.raises(InputError, match="unknown pretrained network 'small'"):
+        experiment.run(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_network_without_its_card_and_an_unknown_one_are_told(tmp_path, monkeypatch):
