@@ -100,10 +100,8 @@ def _check_together(given: flags.FlagValues) -> None:
     """Checks that flags go with the mode, and with each other."""
     many = many_processes(given)
     if given.pretrained and (given.mode == "train" or many):
-        raise InputError(
-            "--pretrained goes with --mode=evaluate or --mode=predict, in one process; to train from the weights of "
-            "such a network, give --config.train.init_from=NAME"
-        )
+        further = "" if many else f"; to train from its weights, give --config.train.init_from={given.pretrained}"
+        raise InputError(f"--pretrained goes with --mode=evaluate or --mode=predict, in one process{further}")
     if given.mode == "predict" and many:
         raise InputError("--mode=predict runs in one process")
     if many and not given.workdir:

@@ -22,7 +22,6 @@ EVERY_CONFIG_HAS = (
     "precision",
     "data.name",
     "data.dir",
-    "train.init_from",
     "train.non_finite",
     "optim.name",
     "optim.learning_rate",

@@ -21,7 +21,7 @@ from dfn_jax.provenance import commit
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
-from dfn_jax.train import TrainState, check_initial_weights, check_trainable, restore, train
+from dfn_jax.train import InitialWeights, TrainState, check_trainable, restore, train
 from dfn_jax.workdir import MAY_CHANGE, check_workdir, claim_workdir, newest_checkpoint
 
 
@@ -43,8 +43,9 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
     """
     began, workdir = time.monotonic(), expanded(workdir)
     config = config.copy_and_resolve_references()  # `make_task` writes into it which data it found.
-    found = None
+    found = initial = None
     with contextlib.ExitStack() as claimed, processes.end_with_the_others():
+        begun = processes.of_first(newest_checkpoint(workdir))
         with processes.together():  # What cannot be used is told of before the workdir is claimed.
             _check_jax()
             check(config)
@@ -53,14 +54,13 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
             if training:
                 check_path(workdir)
                 check_trainable(task, config)
-                if not newest_checkpoint(workdir):
-                    check_initial_weights(task, config)
+                initial = None if begun else _initial_weights(task, config)
                 open_train_data(task)
                 task.check_test()
             own_test = not config.eval.dir and tested_name(config) == config.data.name
             data = task.fingerprint() if training or own_test else None
             may_differ = _may_change(workdir, config, data)
-        asked = f"{workdir.absolute()} {training} {data} {config.to_json_best_effort()}"
+        asked = f"{workdir.absolute()} {training} {data} {initial and initial.words} {config.to_json_best_effort()}"
         if not processes.alike(asked):
             raise InputError("the processes of this run have different flags, configs or data; give all the same")
         with processes.together():
@@ -70,7 +70,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
             if not (training and processes.is_first()):
                 processes.wait_for_file(workdir / "config.json")
                 check_workdir(workdir, config, may_differ=may_differ)
-        state = (train if training else restore)(task, config, workdir)
+        state = train(task, config, workdir, initial=initial) if training else restore(task, config, workdir)
         if jax.process_count() > 1:
             preempt_on_sigterm()  # JAX listened while training.
         if training and config.eval.best:
@@ -79,6 +79,25 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
             if processes.is_first():
                 found = evaluate(task, config, workdir, state, began=began)
     return found
+
+
+def _initial_weights(task: Task, config: ConfigDict) -> InitialWeights | None:
+    """The weights that a new run begins with; None where they are to be drawn.
+
+    Raises:
+        InputError: there is no such pretrained network, or it is another one.
+    """
+    if not (name := config.train.get("init_from", "")):
+        return None
+    trained_with, params, card = pretrained.load(name)
+    theirs, ours = (recipe.get("model", {}).get("name") for recipe in (trained_with, config))
+    if ours != theirs:
+        raise InputError(
+            f"the pretrained network {name} has config.model.name {theirs}, this config {ours}; give another "
+            "config.train.init_from, or the same model"
+        )
+    pretrained.check_fits(name, params, jax.eval_shape(task.init, jax.random.key(0)))
+    return InitialWeights(params, f"pretrained {name} of {card['steps']} steps (SHA-256 {card['sha256'][:12]})")
 
 
 def evaluate_pretrained(name: str, workdir: str | Path, config: ConfigDict | None = None) -> tuple[Path, Evaluation]:

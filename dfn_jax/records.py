@@ -54,7 +54,10 @@ class Records:
                 write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def begin(self, step: int, origin: dict[str, Any]) -> None:
-        """Appends to `starts.jsonl` by what code, on what devices and of what data the steps from here on are."""
+        """Appends to `starts.jsonl` by what code, on what devices and of what data the steps from here on are.
+
+        A run's first start has the weights that it begins with, too.
+        """
         if self._writing:
             _append(self._starts, {"step": step, **origin})
 

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from dfn_jax import parallel, pretrained, processes
+from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
@@ -44,24 +44,36 @@ class TrainState(NamedTuple):
     optimiser: optax.OptState
 
 
-def make_state(task: Task, config: ConfigDict, shardings: TrainState | None = None) -> TrainState:
+class InitialWeights(NamedTuple):
+    """What training begins with.
+
+    Attributes:
+        params: of the network, as NumPy arrays.
+        words: what they are, for the records.
+    """
+
+    params: Params
+    words: str
+
+
+def make_state(
+    task: Task, config: ConfigDict, shardings: TrainState | None = None, *, initial: InitialWeights | None = None
+) -> TrainState:
     """The state before the first step.
 
     Args:
         task: what to train.
-        config: the experiment's config: weights are drawn by its `seed`, or are those of the pretrained network that
-            `train.init_from` names.
+        config: the experiment's config.
         shardings: of the state's arrays; by default they are on one device.
+        initial: weights; by default they are a pure function of the config's seed.
     """
-    name = config.train.init_from
-    params = pretrained.load(name)[1] if name else None
     # It runs once, and drawing random numbers takes long to optimise: three seconds longer than to run as it is.
     options = {"compiler_options": {"xla_backend_optimization_level": 0}, "out_shardings": shardings}
-    return jax.jit(lambda: _first_state(task, config, params), **options)()
+    return jax.jit(lambda: _first_state(task, config, initial), **options)()
 
 
-def _first_state(task: Task, config: ConfigDict, params: Params | None = None) -> TrainState:
-    params = task.init(stream(config.seed, WEIGHTS)) if params is None else params
+def _first_state(task: Task, config: ConfigDict, initial: InitialWeights | None = None) -> TrainState:
+    params = initial.params if initial else task.init(stream(config.seed, WEIGHTS))
     return TrainState(jnp.zeros((), jnp.int32), params, make_optimiser(config.optim)[0].init(params))
 
 
@@ -112,16 +124,6 @@ def check_trainable(task: Task, config: ConfigDict) -> None:
         )
 
 
-def check_initial_weights(task: Task, config: ConfigDict) -> None:
-    """Checks that a run without a checkpoint could begin with the weights that its config names.
-
-    Raises:
-        InputError: there is no such pretrained network, or it is another one.
-    """
-    if name := config.train.init_from:
-        pretrained.check_fits(name, pretrained.load(name)[1], jax.eval_shape(task.init, jax.random.key(0)))
-
-
 def _make_mesh(config: ConfigDict) -> Mesh:
     size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
     return parallel.make_mesh(config.mesh, **size)
@@ -159,13 +161,14 @@ def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         return parallel.to_host(checkpoints.restore(_shapes(task, config, mesh), best=config.eval.best))
 
 
-def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
+def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeights | None = None) -> TrainState:
     """Trains until `config.train.steps`, from the newest checkpoint of the workdir if there is one.
 
     Args:
         task: what to train.
         config: the experiment's config.
         workdir: where checkpoints and records are; the same for all processes.
+        initial: weights to begin with where there is no checkpoint; by default they are drawn by the config's seed.
 
     Returns:
         The state after the last step, as NumPy arrays.
@@ -188,7 +191,7 @@ def train(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
         Records(workdir, writing=first) as records,
         Watchdog(records.tell) as watchdog,
     ):
-        state = _begin(task, config, mesh, workdir, checkpoints, records)
+        state = _begin(task, config, mesh, workdir, checkpoints, records, initial)
         start = int(state.step)
         step_function = _compiled_step(task, config, mesh, optimiser, state)
         batch = make_batches(task, mesh, config.train.batch_size)
@@ -287,7 +290,13 @@ def _write_test_metrics(task: Task, state: TrainState, step: int, records: Recor
 
 
 def _begin(
-    task: Task, config: ConfigDict, mesh: Mesh, workdir: Path, checkpoints: Checkpoints, records: Records
+    task: Task,
+    config: ConfigDict,
+    mesh: Mesh,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    records: Records,
+    initial: InitialWeights | None,
 ) -> TrainState:
     """The state of the newest checkpoint, or a new one; what was saved and recorded after it is put away.
 
@@ -298,7 +307,7 @@ def _begin(
         state = checkpoints.restore(shapes)
     else:
         _check_none_is_gone(workdir, config)
-        state = make_state(task, config, jax.tree.map(lambda one: one.sharding, shapes))
+        state = make_state(task, config, jax.tree.map(lambda one: one.sharding, shapes), initial=initial)
     start = int(state.step)
     checkpoints.set_aside_after(start)
     records.drop_after(start)
@@ -307,18 +316,10 @@ def _begin(
             tqdm.write(f"going on from step {start}")
         origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
         if not start:
-            origin["initial_weights"] = _initial_weights(config)
+            origin["initial_weights"] = initial.words if initial else f"drawn by seed {config.seed}"
         terms = {"eval": config.eval.to_dict(), "checkpoint_every": config.train.checkpoint_every}
         records.begin(start, origin | {"data": task.fingerprint(), **terms})
     return state
-
-
-def _initial_weights(config: ConfigDict) -> str:
-    """What training began with, in words."""
-    if not (name := config.train.init_from):
-        return f"drawn by seed {config.seed}"
-    card = pretrained.load(name)[2]
-    return f"pretrained {name} of {card['steps']} steps (SHA-256 {card['sha256'][:12]})"
 
 
 def _check_none_is_gone(workdir: Path, config: ConfigDict) -> None:

@@ -197,12 +197,16 @@ def test_steerable_from_one_command(tmp_path):
         (("--mode=evaluate", "--pretrained=stereo", "--config.model.taps=21"), "model.taps is 13 there, 21 in the"),
         (
             ("--config=experiments/stereo.py:smoke", "--pretrained=stereo"),
-            "to train from the weights of such a network, give --config.train.init_from=NAME",
+            "in one process; to train from its weights, give --config.train.init_from=stereo",
         ),
         (("--config=experiments/stereo.py:smoke", "--config.train.init_from=ste"), "unknown pretrained network 'ste'"),
         (
             ("--config=experiments/stereo.py:smoke", "--config.train.init_from=stereo"),
             "give a config with the same model and image size",
+        ),
+        (
+            ("--config=experiments/moving_mnist.py:dna", "--config.train.init_from=moving_mnist"),
+            "the pretrained network moving_mnist has config.model.name dfn, this config dna",
         ),
         (
             ("-pretrained", "stereo", "--mode=evaluate", "--config.data.name=pairs"),

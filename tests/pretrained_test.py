@@ -106,6 +106,9 @@ def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, monk
     results = json.loads((folder / "results.json").read_text())
     assert results["initial_weights"] == f"pretrained small of 4 steps (SHA-256 {card['sha256'][:12]})"
     assert card["initial_weights"] == "drawn by seed 0"
+    export.export(folder, "small", overwrite=True)
+    again, _, card = pretrained.load("small")
+    assert (again.train.init_from, card["initial_weights"]) == ("", results["initial_weights"])
     # What has begun needs it no more.
     for file in pretrained.FOLDER.iterdir():
         file.unlink()

@@ -1,7 +1,8 @@
 """Networks that are trained already: parameters as safetensors, each beside a card that says what they are.
 
 `python -m dfn_jax.pretrained.export` adds one; `python launch.py --pretrained=NAME` measures one again by
---mode=evaluate, and by --mode=predict applies it to files of yours. To apply one to arrays:
+--mode=evaluate, and by --mode=predict applies it to files of yours; --config.train.init_from=NAME trains from its
+weights. To apply one to arrays:
 
     config, params, card = pretrained.load("stereo")
     right, filters, bias = StereoDFN(taps=config.model.taps).apply(params, left)  # left: [N, 64, 64, 1] in [0, 1]

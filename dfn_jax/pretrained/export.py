@@ -86,6 +86,8 @@ def export(workdir: Path, name: str, *, overwrite: bool = False) -> None:
             "embedded data by which a card is checked are grey"
         )
     config.data.dir = config.eval.name = config.eval.dir = ""  # Folders are of one machine.
+    if "init_from" in config.train:
+        config.train.init_from = ""  # What has that name may become another one; `initial_weights` tells which it was.
     if "digits" in config.data:
         config.data.digits = ""
     own = tuple(key for key in figures if not key.startswith(NOT_THE_NETWORKS))
