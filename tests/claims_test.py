@@ -18,6 +18,7 @@ from experiments.wording import COMPARED
 from tests.experiments_test import get_config
 
 RESULTS_PAGE = ROOT / "docs" / "results.md"
+FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained on
 # Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
 RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
 
@@ -118,17 +119,33 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         for row in TABLES["moving_mnist"].rows
         if row.preset in COMPARED
     }
-    reached = {row: mean("moving_mnist", row, "medium") for row in COMPARED}
+    (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
+    further = reproduce.read(FURTHER)
+    reached = {"paper": further["bce_nats_per_frame"], "twin": mean("moving_mnist", "twin", "medium")}
     for row in COMPARED:
         assert told[row][:2] == [f"{published[row]:.0f}", f"{reached[row]:.0f}"]
     saving = cells("Moving MNIST: saving")
     assert saving[0] == f"{100 * (1 - published['paper'] / published['twin']):.0f} %, 282 against 435"
     assert saving[1] == saved_by_one_seed("moving_mnist", "medium").replace("**", "")
-    (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
-    share, hours = examples_seen("moving_mnist") / 4 / dfn["steps"], dfn["training_time_s"] / 3600
-    assert f": 1/{share:.0f} of the sequences, {hours:.1f} hours" in told["paper"][2]
+    steps, seconds = (dfn[name] + further[name] for name in ("steps", "training_time_s"))
+    share = f"1/{examples_seen('moving_mnist') / 4 / steps:.0f} of the sequences"
+    assert f": {share}, {dfn['steps']:,} + {further['steps']:,} steps in {seconds / 3600:.1f} hours" in told["paper"][2]
+    share = f"1/{examples_seen('moving_mnist') / 4 / dfn['steps']:.0f} of the sequences"
+    assert share in told["twin"][2]
+    assert f"both after {dfn['steps']:,} steps" in saving[2]
     readme = in_one_line(README.read_text())
     assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in readme
+
+
+def in_row(training, record):
+    """The cells of a network of Moving MNIST, after its name; `training` has the number of steps as {steps}."""
+    low, high = record["bce_nats_per_frame_ci95"]
+    cells = [
+        f"{training.format(**record)}, {record['training_time_s'] / 3600:.1f} hours",
+        f"{record['bce_nats_per_frame']:.0f} ({low:.0f} to {high:.0f})",
+        f"{record['mse_per_frame']:.0f} | {record['ssim']:.2f}",
+    ]
+    return f" | {' | '.join(cells)} |"
 
 
 def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
@@ -145,30 +162,14 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     runs += [("Muon, {steps:,} steps", record) for record in without]
     runs += [("Adam, stopped at step {steps:,}", record) for record in unfinished]
     for words, record in runs:
-        low, high = record["bce_nats_per_frame_ci95"]
-        cells = [
-            f"{words.format(**record)}, {record['training_time_s'] / 3600:.1f} hours",
-            f"{record['bce_nats_per_frame']:.0f} ({low:.0f} to {high:.0f})",
-            f"{record['mse_per_frame']:.0f} | {record['ssim']:.2f}",
-        ]
-        assert f" | {' | '.join(cells)} |" in page
-    for row, beginning in zip(
-        COMPARED, ("two digits, as trained (1,000 sequences)", "without the filter"), strict=True
-    ):
-        curve = [f"{medium[row]['bce_nats_per_frame_curve'][ahead - 1]:.0f}" for ahead in (1, 2, 3, 5, 7, 10)]
-        assert f"| {beginning} | {' | '.join(curve)} | | | | {medium[row]['bce_nats_per_frame']:.0f} |" in page
+        assert in_row(words, record) in page
+    for row in COMPARED:
         curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (11, 13, 15, 17, 19)]
         assert f" | {' | '.join(curve)} |" in page
     low, high = re.findall("[0-9]+", saved_by_one_seed("moving_mnist", "medium"))[1:]
     examples = read_arrays(reproduce._examples_file("moving_mnist"))
     better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
     assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
-    at = {place: medium["paper"][f"bce_nats_per_frame_at_{place}"] for place in ("overlap", "bounce", "neither")}
-    grey = {place: medium["paper"][f"target_entropy_nats_at_{place}"] for place in at}
-    less = [f"{of['neither'] - of['overlap']:.0f}|{of['bounce'] - of['overlap']:.0f}" for of in (at, grey)]
-    (low, high), (most, least) = (one.split("|") for one in less)
-    told = "have {} to {} nats less than others, of which their targets' entropy accounts for {} to {}"
-    assert told.format(low, high, least, most) in page
     changes, recipe = TABLES["moving_mnist"].protocols["medium"].changes, get_config("moving_mnist", "paper")
     every, horizon = changes["train.double_horizon_every"], recipe.data.target_frames
     frames = 4 * sum(min(horizon, 2 ** (step // every)) for step in range(changes["train.steps"]))
@@ -187,10 +188,41 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     )
     assert "leave {} fewer nats to the DFN and, at 3e-4 too, {} fewer to its twin".format(*by_curriculum) in page
     assert f"it has {by_muon[1]} fewer nats than by Adam, the DFN {by_muon[0]}," in page
-    for place in ("bounce", "overlap", "neither"):
-        found = [medium[row][f"bce_nats_per_frame_at_{place}"] for row in COMPARED]
-        found.append(medium["paper"][f"target_entropy_nats_at_{place}"])
+
+
+def test_the_docs_say_where_the_dfn_that_was_trained_on_loses_as_the_records_do():
+    page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
+    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
+    further, before, twin = reproduce.read(FURTHER), medium["paper"], medium["twin"]
+    assert in_row("the same, then {steps:,} steps more", further) in page
+    begun = pretrained.load("moving_mnist")[2]["initial_weights"]
+    assert (
+        begun
+        == further["initial_weights"]
+        == f"pretrained moving_mnist of {before['steps']} steps (SHA-256 a4f75ba10546)"
+    )
+    ends = range(further["steps"] // 20, further["steps"] + 1, further["steps"] // 20)
+    told = {f"{end:,}": f"{4096 * loss:.0f}" for end, loss in zip(ends, further["training_loss_curve"], strict=True)}
+    shown = [list(told.items())[part] for part in (0, 3, 7, 11, 15, 19)]
+    for cells in zip(*shown, strict=True):
+        assert f" | {' | '.join(cells)} |" in page
+    rows = {
+        "two digits, as trained (1,000 sequences)": further,
+        "by the network after 3,000 steps": before,
+        "without the filter, after 3,000 steps": twin,
+    }
+    for words, record in rows.items():
+        curve = [f"{record['bce_nats_per_frame_curve'][ahead - 1]:.0f}" for ahead in (1, 2, 3, 5, 7, 10)]
+        assert f"| {words} | {' | '.join(curve)} | | | | {record['bce_nats_per_frame']:.0f} |" in page
+    at = {place: further[f"bce_nats_per_frame_at_{place}"] for place in ("overlap", "bounce", "neither")}
+    grey = {place: further[f"target_entropy_nats_at_{place}"] for place in at}
+    for place in at:
+        found = [*(record[f"bce_nats_per_frame_at_{place}"] for record in rows.values()), grey[place]]
         assert f" | {' | '.join(f'{value:.0f}' for value in found)} |" in page
+    low, high = sorted(at[place] - at["overlap"] for place in ("bounce", "neither"))
+    least, most = sorted(grey[place] - grey["overlap"] for place in ("bounce", "neither"))
+    told = "have {:.0f} to {:.0f} nats less than others, of which their targets' entropy accounts for {:.0f} to {:.0f}"
+    assert told.format(low, high, least, most) in page
 
 
 def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():

@@ -1,6 +1,7 @@
 """Every pretrained network is small, whole, and as good as its card says."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def test_the_readme_says_of_each_network_what_its_card_does():
         config, _, card = pretrained.load(name)
         (line,) = [line for line in lines if line.startswith(f"| `{name}` | ")]
         height, width = config.data.image_size
-        assert f", {height}x{width} | {card['steps']:,} steps of {config.train.batch_size} |" in line
+        before = re.match(r"pretrained \w+ of (\d+) steps", card["initial_weights"])
+        steps = f"{int(before[1]):,} + {card['steps']:,}" if before else f"{card['steps']:,}"
+        assert f", {height}x{width} | {steps} steps of {config.train.batch_size} |" in line
         for metric, words in figures.items():
             assert words.format(card["metrics"][metric]) in line
 
