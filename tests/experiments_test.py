@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import re
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from dfn_jax import recorded
 from dfn_jax.config import check
 from dfn_jax.errors import InputError
+from dfn_jax.experiment import run
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import TEST_SEED
@@ -21,6 +24,7 @@ from experiments.runs import ROOT
 EXPERIMENTS = [
     path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in path.read_text()
 ]
+OPTIONAL = {"train.init_from"}  # entries that a recipe may lack
 
 
 def get_config(experiment, *preset):
@@ -42,7 +46,17 @@ def test_networks_compute_in_the_precision_asked_for(experiment, preset, monkeyp
         assert (":bf16[" in str(jax.make_jaxpr(task.loss)(params, batch))) == halves
 
 
-@pytest.mark.parametrize("name", flatten_dict(get_config("steerable").to_dict(), sep="."))
+def test_runs_and_recipes_may_be_older_than_an_optional_entry(tmp_path):
+    config = get_config("steerable", "smoke")
+    with config.unlocked():
+        del config.train.init_from
+    run(config, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["initial_weights"] == "drawn by seed 0"
+    run(recorded.get_config(str(tmp_path)), tmp_path, training=False)
+
+
+@pytest.mark.parametrize("name", sorted(flatten_dict(get_config("steerable").to_dict(), sep=".").keys() - OPTIONAL))
 def test_a_recipe_that_lacks_an_entry_is_told_which(name):
     """Of the entries of a recipe that has none but those that every one has."""
     config = get_config("steerable")
