@@ -18,7 +18,7 @@ from experiments.wording import COMPARED
 from tests.experiments_test import get_config
 
 RESULTS_PAGE = ROOT / "docs" / "results.md"
-FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained on
+FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further
 # Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
 RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
 
@@ -190,7 +190,7 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     assert f"it has {by_muon[1]} fewer nats than by Adam, the DFN {by_muon[0]}," in page
 
 
-def test_the_docs_say_where_the_dfn_that_was_trained_on_loses_as_the_records_do():
+def test_the_docs_say_where_the_dfn_that_was_trained_further_loses_as_the_records_do():
     page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
     medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
     further, before, twin = reproduce.read(FURTHER), medium["paper"], medium["twin"]
