@@ -1,7 +1,6 @@
-"""README and docs say what the records do."""
+"""README and docs say what the records do; of Moving MNIST, see `moving_mnist_claims_test.py`."""
 
 import collections
-import math
 import re
 
 import numpy as np
@@ -9,77 +8,18 @@ import pytest
 import scipy.stats
 
 from dfn_jax import pretrained
-from dfn_jax.files import read_arrays
 from experiments import quick, reproduce
 from experiments.readme import README, with_tables
-from experiments.runs import ROOT
 from experiments.tables import TABLES
 from experiments.wording import COMPARED
-from tests.experiments_test import get_config
+from tests.claims import RESULTS_PAGE, cells, examples_seen, in_one_line, saved, saved_by_one_seed
 
-RESULTS_PAGE = ROOT / "docs" / "results.md"
-FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further
-# Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
-RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
+REAL_VIDEO = reproduce.RESULTS / "highway_medium_real_video.json"
 
 
 def test_the_readme_says_what_the_records_say():
     tables = reproduce.recorded_tables() | {"quick": quick.table()}
     assert with_tables(README.read_text(), tables) == README.read_text()
-
-
-def errors(table, row, protocol):
-    """By seed."""
-    found = [r for r in reproduce.records(table) if (r["row"], r["protocol"]) == (row, protocol)]
-    return {record["seed"]: record[TABLES[table].metric] for record in found}
-
-
-def mean(table, row, protocol):
-    found = errors(table, row, protocol)
-    return sum(found.values()) / len(found)
-
-
-def saved(table, protocol):
-    """How much less error with the filter, in words: the mean, and with each seed."""
-    dfn, twin = (errors(table, row, protocol) for row in COMPARED)
-    by_seed = [100 * (1 - dfn[seed] / twin[seed]) for seed in sorted(dfn.keys() & twin.keys())]
-    *others, last = (f"{one:.0f}" for one in by_seed)
-    return f"**{np.mean(by_seed):.0f} %** ({', '.join(others)} and {last})"
-
-
-def saved_by_one_seed(table, protocol, rows=COMPARED):
-    """The same of seed 0 in words, with the interval over the test examples."""
-    ours, theirs = (errors(table, row, protocol)[0] for row in rows)
-    examples = read_arrays(reproduce._examples_file(table))
-    found = scipy.stats.bootstrap(
-        [examples[f"{row}-{protocol}-0"].astype(float) for row in rows],
-        lambda a, b, axis: 1 - a.mean(axis) / b.mean(axis),
-        paired=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    shares = (1 - ours / theirs, *found.confidence_interval)
-    return "**{:.0f} %** ({:.0f} to {:.0f})".format(*(100 * share for share in shares))
-
-
-REAL_VIDEO = reproduce.RESULTS / "highway_medium_real_video.json"
-
-
-def in_one_line(text):
-    """Words that may be wrapped anywhere."""
-    return " ".join(text.split())
-
-
-def cells(row):
-    """Of the row of the README's first table that begins with these words."""
-    section = README.read_text().split("## What is reproduced\n")[1].split("\n## ")[0]
-    (line,) = [line for line in section.splitlines() if line.startswith(f"| {row}")]
-    return line.strip("| ").split(" | ")[1:]
-
-
-def examples_seen(table):
-    """In training, by the published recipe."""
-    return math.prod(get_config(table, "paper").train[entry] for entry in ("steps", "batch_size"))
 
 
 def test_the_readme_says_what_the_filter_saves_as_the_records_do():
@@ -110,147 +50,6 @@ def test_the_readme_and_the_docs_say_of_steerable_filters_what_the_records_do():
     mean, worst = (100 * np.mean([one[f"filter_relative_error{of}"] for one in full]) for of in ("", "_worst"))
     told = f"by {mean:.1f} % on average over 64 unseen angles, and by {worst:.1f} % at the worst"
     assert told in in_one_line(RESULTS_PAGE.read_text())
-
-
-def test_the_readme_says_of_moving_mnist_what_the_records_do():
-    told = {row: cells(f"Moving MNIST, {name}") for row, name in zip(COMPARED, ("DFN", "without"), strict=True)}
-    published = {
-        row.preset: float(re.search(r"([0-9.]+) \(?authors' code", row.published)[1])
-        for row in TABLES["moving_mnist"].rows
-        if row.preset in COMPARED
-    }
-    (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
-    further = reproduce.read(FURTHER)
-    reached = {"paper": further["bce_nats_per_frame"], "twin": mean("moving_mnist", "twin", "medium")}
-    for row in COMPARED:
-        assert told[row][:2] == [f"{published[row]:.0f}", f"{reached[row]:.0f}"]
-    saving = cells("Moving MNIST: saving")
-    assert saving[0] == f"{100 * (1 - published['paper'] / published['twin']):.0f} %, 282 against 435"
-    assert saving[1] == saved_by_one_seed("moving_mnist", "medium").replace("**", "")
-    steps, seconds = (dfn[name] + further[name] for name in ("steps", "training_time_s"))
-    share = f"1/{examples_seen('moving_mnist') / 4 / steps:.0f} of the sequences"
-    assert f": {share}, {dfn['steps']:,} + {further['steps']:,} steps in {seconds / 3600:.1f} hours" in told["paper"][2]
-    share = f"1/{examples_seen('moving_mnist') / 4 / dfn['steps']:.0f} of the sequences"
-    assert share in told["twin"][2]
-    assert f"both after {dfn['steps']:,} steps" in saving[2]
-    readme = in_one_line(README.read_text())
-    assert f": {saved('moving_mnist', 'short')[:-1]} with three seeds; after 400 steps of Adam" in readme
-
-
-def in_row(training, record):
-    """The cells of a network of Moving MNIST, after its name; `training` has the number of steps as {steps}."""
-    low, high = record["bce_nats_per_frame_ci95"]
-    cells = [
-        f"{training.format(**record)}, {record['training_time_s'] / 3600:.1f} hours",
-        f"{record['bce_nats_per_frame']:.0f} ({low:.0f} to {high:.0f})",
-        f"{record['mse_per_frame']:.0f} | {record['ssim']:.2f}",
-    ]
-    return f" | {' | '.join(cells)} |"
-
-
-def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
-    page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
-    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
-    without, unfinished = (
-        reproduce.read(reproduce.RESULTS / f"moving_mnist_{name}.json")
-        for name in ("without_curriculum", "adam_unfinished")
-    )
-    others = reproduce.read(reproduce.RESULTS / "at_other_rates.json")
-    (slow_twin,) = (r for r in others if (r["experiment"], r["protocol"]) == ("moving_mnist", "medium"))
-    assert "optim.learning_rate=0.0003" in slow_twin["command"]
-    runs = [("Muon, with a curriculum, {steps:,} steps", r) for r in (*(medium[row] for row in COMPARED), slow_twin)]
-    runs += [("Muon, {steps:,} steps", record) for record in without]
-    runs += [("Adam, stopped at step {steps:,}", record) for record in unfinished]
-    for words, record in runs:
-        assert in_row(words, record) in page
-    for row in COMPARED:
-        curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (11, 13, 15, 17, 19)]
-        assert f" | {' | '.join(curve)} |" in page
-    low, high = re.findall("[0-9]+", saved_by_one_seed("moving_mnist", "medium"))[1:]
-    examples = read_arrays(reproduce._examples_file("moving_mnist"))
-    better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
-    assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
-    changes, recipe = TABLES["moving_mnist"].protocols["medium"].changes, get_config("moving_mnist", "paper")
-    every, horizon = changes["train.double_horizon_every"], recipe.data.target_frames
-    frames = 4 * sum(min(horizon, 2 ** (step // every)) for step in range(changes["train.steps"]))
-    assert f"and 1/{examples_seen('moving_mnist') * horizon / frames:.0f} of its predicted frames" in page
-    dfn, slow = (record["bce_nats_per_frame"] for record in (medium["paper"], slow_twin))
-    assert f"it had {slow:.0f} (`results/at_other_rates.json`), and the DFN {100 * (1 - dfn / slow):.0f} % less" in page
-    dfn, twin = (np.array(medium[row]["bce_nats_per_frame_curve"]) for row in COMPARED)
-    worth = [f"{100 * share:.0f}" for share in 1 - dfn / twin]
-    assert f"At +1 it is {worth[0]} %, at +5 {worth[4]} %, at +10 {worth[9]} %" in page
-    by_curriculum, by_muon = (
-        [
-            f"{100 * (1 - after['bce_nats_per_frame'] / before['bce_nats_per_frame']):.0f} %"
-            for after, before in zip(*runs, strict=True)
-        ]
-        for runs in (([medium["paper"], slow_twin], without), (without, unfinished))
-    )
-    assert "leave {} fewer nats to the DFN and, at 3e-4 too, {} fewer to its twin".format(*by_curriculum) in page
-    assert f"it has {by_muon[1]} fewer nats than by Adam, the DFN {by_muon[0]}," in page
-
-
-def test_the_docs_say_where_the_dfn_that_was_trained_further_loses_as_the_records_do():
-    page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
-    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
-    further, before, twin = reproduce.read(FURTHER), medium["paper"], medium["twin"]
-    assert in_row("the same, then {steps:,} steps more", further) in page
-    begun = pretrained.load("moving_mnist")[2]["initial_weights"]
-    assert (
-        begun
-        == further["initial_weights"]
-        == f"pretrained moving_mnist of {before['steps']} steps (SHA-256 a4f75ba10546)"
-    )
-    ends = range(further["steps"] // 20, further["steps"] + 1, further["steps"] // 20)
-    told = {f"{end:,}": f"{4096 * loss:.0f}" for end, loss in zip(ends, further["training_loss_curve"], strict=True)}
-    shown = [list(told.items())[part] for part in (0, 3, 7, 11, 15, 19)]
-    for cells in zip(*shown, strict=True):
-        assert f" | {' | '.join(cells)} |" in page
-    rows = {
-        "two digits, as trained (1,000 sequences)": further,
-        "by the network after 3,000 steps": before,
-        "without the filter, after 3,000 steps": twin,
-    }
-    for words, record in rows.items():
-        curve = [f"{record['bce_nats_per_frame_curve'][ahead - 1]:.0f}" for ahead in (1, 2, 3, 5, 7, 10)]
-        assert f"| {words} | {' | '.join(curve)} | | | | {record['bce_nats_per_frame']:.0f} |" in page
-    at = {place: further[f"bce_nats_per_frame_at_{place}"] for place in ("overlap", "bounce", "neither")}
-    grey = {place: further[f"target_entropy_nats_at_{place}"] for place in at}
-    for place in at:
-        found = [*(record[f"bce_nats_per_frame_at_{place}"] for record in rows.values()), grey[place]]
-        assert f" | {' | '.join(f'{value:.0f}' for value in found)} |" in page
-    low, high = sorted(at[place] - at["overlap"] for place in ("bounce", "neither"))
-    least, most = sorted(grey[place] - grey["overlap"] for place in ("bounce", "neither"))
-    told = "have {:.0f} to {:.0f} nats less than others, of which their targets' entropy accounts for {:.0f} to {:.0f}"
-    assert told.format(low, high, least, most) in page
-
-
-def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
-    """Mean and spread, by seed, by predicted frame, at bounces, and the structural similarity."""
-    _, section = RESULTS_PAGE.read_text().split("## Moving MNIST made small")
-    for row, name in {"paper": "DFN", **RIVALS}.items():
-        line = next(line for line in section.splitlines() if line.startswith(f"| {name}"))
-        told, by_seed, *figures = line.replace("*", "").strip("| ").split(" | ")[2:]
-        runs = [r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == (row, "short")]
-        nats_of_seeds = [run["bce_nats_per_frame"] for run in runs]
-        assert told == f"{np.mean(nats_of_seeds):.1f} ± {np.std(nats_of_seeds, ddof=1):.1f}"
-        assert by_seed == ", ".join(f"{nats:.1f}" for nats in nats_of_seeds)
-        measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
-        *nats, ssim = np.mean(measures, axis=0)
-        assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
-    now = [r for r in reproduce.records("moving_mnist") if r["protocol"] == "short"]
-    curves = {
-        row: np.mean([r["bce_nats_per_frame_curve"] for r in now if r["row"] == row], axis=0)
-        for row in ("paper", *RIVALS)
-    }
-    growth = {row: f"{100 * (curve[-1] / curve[0] - 1):.0f} %" for row, curve in curves.items()}
-    told = (
-        "its error grows by {conv_lstm}, that of the networks which get their own prediction as the next input by "
-        "{cdna} (CDNA) to {dna}"
-    )
-    assert told.format(**growth) in in_one_line(section)
-    better = 100 * (1 - mean("moving_mnist", "cdna", "short") / mean("moving_mnist", "paper", "short"))
-    assert f"CDNA is better than the DFN**, by {better:.0f} %," in section
 
 
 def test_the_docs_say_of_learning_rates_what_the_records_do():

@@ -26,6 +26,13 @@ from tests.models_test import random_parameters
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture
+def no_networks(tmp_path, monkeypatch):
+    """None is there yet."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
+    pretrained.FOLDER.mkdir()
+
+
 @pytest.mark.parametrize("name", pretrained.names())
 def test_a_network_is_as_good_as_its_card_says(name, monkeypatch):
     monkeypatch.delenv("DFN_DATA", raising=False)
@@ -60,9 +67,7 @@ def test_the_readme_says_of_each_network_what_its_card_does():
             assert words.format(card["metrics"][metric]) in line
 
 
-def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
-    pretrained.FOLDER.mkdir()
+def test_what_is_exported_is_what_was_trained(tmp_path, no_networks):
     config = get_config("steerable", "smoke")
     folder, evaluation = experiment.run(config, tmp_path / "run")
     export.export(tmp_path / "run", "small")
@@ -90,9 +95,7 @@ def test_what_is_exported_is_what_was_trained(tmp_path, monkeypatch):
     assert not (tmp_path / "third").exists()
 
 
-def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
-    pretrained.FOLDER.mkdir()
+def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, no_networks):
     config = get_config("steerable", "smoke")
     _, before = experiment.run(config, tmp_path / "run")
     export.export(tmp_path / "run", "small")
@@ -166,9 +169,7 @@ print(launch.CONFIG.value.to_json())
     assert json.loads(done.stdout) == wanted
 
 
-def test_colour_networks_are_not_exported_and_folders_stay_at_home(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "networks")
-    pretrained.FOLDER.mkdir()
+def test_colour_networks_are_not_exported_and_folders_stay_at_home(tmp_path, no_networks):
     (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "images" / "0.png")
