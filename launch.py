@@ -55,7 +55,7 @@ def main(_: list[str]) -> None:
     title = f"pretrained-{name}" if name else f"{config.get('experiment')}-{config.get('preset')}"
     workdir = expanded(WORKDIR.value or time.strftime(f"workdirs/{title}-%Y%m%d-%H%M%S"))
     check_text("--workdir", str(workdir.absolute()))
-    parallel.check_devices()
+    parallel.check_jax()
     if processes.is_first():
         print(f"workdir: {workdir}\ndevices: {hardware()}", flush=True)
     if MODE.value == "predict":

@@ -10,7 +10,9 @@ from typing import Any
 
 PREEMPTED = 75  # exit code of a run that saved its state because SIGTERM asked it to end: start it again
 _ASKED = "asked to end; what was saved is whole: give the same command again"
-_ending = threading.Event()  # SIGTERM came, and PreemptedError is on its way
+# SIGTERM came, and PreemptedError is on its way. No Event: its lock could be held by the very thread that a second
+# signal interrupts.
+_ending = False
 _RAISED_AGAIN_AFTER = 0.1  # seconds
 _tell_dropped = sys.unraisablehook
 
@@ -40,14 +42,16 @@ def preempt_on_sigterm() -> None:
     """From now on SIGTERM raises PreemptedError, once; training itself listens in its own way, and saves first."""
     if threading.current_thread() is not threading.main_thread():
         return
-    _ending.clear()
+    global _ending
+    _ending = False
     signal.signal(signal.SIGTERM, _raise_preempted)
     sys.unraisablehook = _raise_again
 
 
 def _raise_preempted(*_: object) -> None:
-    if not _ending.is_set():  # What is done from then on is not to be cut short.
-        _ending.set()
+    global _ending
+    if not _ending:  # What is done from then on is not to be cut short.
+        _ending = True
         raise PreemptedError(_ASKED)
 
 
@@ -58,7 +62,8 @@ def _raise_again(dropped: Any) -> None:
         return
 
     def send() -> None:
-        _ending.clear()
+        global _ending
+        _ending = False
         os.kill(os.getpid(), signal.SIGTERM)
 
     timer = threading.Timer(_RAISED_AGAIN_AFTER, send)  # Raised at once, it would be dropped again.
@@ -91,7 +96,7 @@ def told_in_one_line(
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(PREEMPTED)
     except Exception as error:
-        if _ending.is_set():  # A library took the one for another, as where a signal comes while it is imported.
+        if _ending:  # A library took the one for another, as where a signal comes while it is imported.
             print(f"{program}: {_ASKED}", file=sys.stderr)
             sys.exit(PREEMPTED)
         reason = in_one_line(error, 1000)

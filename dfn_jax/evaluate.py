@@ -54,12 +54,12 @@ def evaluate(
     records, starts = read_records(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
     here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
-    _check_no_step_is_lost(folder / "results.json", int(state.step), config)  # Training may have gone on meanwhile.
     done = [record for record in records if record["step"] <= int(state.step)]
     results = _results(config, state, evaluation, done, starts, here=here, began=began)
     sections = [*evaluation.sections(), *_training_curve(task, done)]
     if folder == workdir:
         sections += _test_curve(records, starts, config, int(state.step), evaluation)
+    _check_no_step_is_lost(folder / "results.json", int(state.step), config)  # Training may have gone on meanwhile.
     report.write_report(
         folder / "report",
         title=f"{config.experiment}, preset {config.preset}, {results['steps']:,} steps",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dfn_jax import pretrained, processes
+from dfn_jax import parallel, pretrained, processes
 from dfn_jax.checkpoint import check_path
 from dfn_jax.config import check, differing, tested_name
 from dfn_jax.errors import InputError, preempt_on_sigterm
@@ -47,7 +47,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
     with contextlib.ExitStack() as claimed, processes.end_with_the_others():
         begun = processes.of_first(newest_checkpoint(workdir))
         with processes.together():  # What cannot be used is told of before the workdir is claimed.
-            _check_jax()
+            parallel.check_jax()
             check(config)
             task = make_task(config)
             _check_apart(workdir, config)
@@ -142,7 +142,7 @@ def predict(config: ConfigDict, workdir: str | Path, source: str | Path) -> Path
         InputError: the config, the workdir or the input cannot be used.
     """
     workdir = expanded(workdir)
-    _check_jax()
+    parallel.check_jax()
     check(config)
     check_workdir(workdir, config, may_differ=(*MAY_CHANGE, "data.dir", "data.digits"))
     task = make_task_without_data(config)
@@ -180,7 +180,7 @@ def _open_pretrained(
     name: str, config: ConfigDict | None, make: Callable[[ConfigDict], Task]
 ) -> tuple[ConfigDict, Task, Params, dict[str, Any]]:
     """The config by which a pretrained network is used, its task, its parameters and its card."""
-    _check_jax()
+    parallel.check_jax()
     trained_with, params, card = pretrained.load(name)
     config = config or trained_with
     check(config)
@@ -208,17 +208,6 @@ def _check_apart(workdir: Path, config: ConfigDict) -> None:
         folder = config[entry].dir
         if folder and workdir.resolve().is_relative_to(expanded(folder).resolve()):
             raise InputError(f"{workdir} is inside config.{entry}.dir, {folder}; give a --workdir that is not")
-
-
-def _check_jax() -> None:
-    """Tells of settings by which the same seed would draw other data and weights."""
-    wanted = {"jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
-    for name, value in wanted.items():
-        if (found := getattr(jax.config, name, value)) != value:
-            raise InputError(
-                f"{name.upper()} is {found}, with which the same seed draws other data and weights; wanted {value}, "
-                "the default: unset it"
-            )
 
 
 def _may_change(workdir: Path, config: ConfigDict, data: str | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ SLOW = 20  # times the median time of the last steps
 WINDOW = 100  # steps that a median is taken over
 ENOUGH = 10  # steps before there is a median
 HOPELESS = 20  # skipped steps in a row that end the run
+ANEW = "begin in another --workdir with a lower config.optim.learning_rate, or with config.optim.clip_norm"
 
 
 class LossGuard:
@@ -56,13 +57,12 @@ class LossGuard:
                 self._skipped += 1
             else:
                 raise DivergedError(
-                    f"{wrong[0]} at step {step}; the last good checkpoint stays. Lower config.optim.learning_rate, or "
-                    f"look at the batch of that step: {self._batch(step)}"
+                    f"{wrong[0]} at step {step}; the last good checkpoint stays: go on from it with "
+                    f"--config.train.non_finite=skip, or {ANEW}. {self._batch(step)}"
                 )
             if self._skipped == HOPELESS:
                 raise DivergedError(
-                    f"the last {HOPELESS} steps up to {step} were not finite; the last good checkpoint stays. Lower "
-                    "config.optim.learning_rate, or set config.optim.clip_norm"
+                    f"the last {HOPELESS} steps up to {step} were not finite; the last good checkpoint stays; {ANEW}"
                 )
         means = {name: float(sum(value[name] for value in finite) / len(finite)) for name in values[0] if finite}
         return means | ({"skipped_steps": len(values) - len(finite)} if self._skip else {})
@@ -88,8 +88,7 @@ def check_norm(step: int, norm: float) -> None:
     """
     if not math.isfinite(norm):
         raise DivergedError(
-            f"the norm of the parameters is {norm} after step {step}; the last good checkpoint stays. Lower "
-            "config.optim.learning_rate, or set config.optim.clip_norm"
+            f"the norm of the parameters is {norm} after step {step}; the last good checkpoint stays; {ANEW}"
         )
 
 

@@ -17,12 +17,19 @@ from ml_collections import ConfigDict
 from dfn_jax.errors import InputError
 
 
-def check_devices() -> None:
-    """Checks that JAX finds a device, of the kind that the environment asks for.
+def check_jax() -> None:
+    """Checks that JAX finds a device, of the kind that the environment asks for, and that a seed draws what it should.
 
     Raises:
         InputError: it does not.
     """
+    wanted = {"jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32", "jax_threefry_partitionable": True}
+    for name, value in wanted.items():
+        if (found := getattr(jax.config, name, value)) != value:
+            raise InputError(
+                f"{name.upper()} is {found}, with which the same seed draws other data and weights; wanted {value}, "
+                "the default: unset it"
+            )
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the second where a GPU is asked for and there is none

@@ -15,15 +15,23 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def hardware(devices: Iterable[jax.Device] | None = None) -> str:
-    """Devices, by default all, in words, such as '1 x cpu (x86_64, 2 cores)': cores that this process may use.
+    """Devices, by default all, in words, such as '1 x cpu (AMD EPYC, 2 cores)': cores that this process may use.
 
     Of others than CPUs, in which precision they multiply float32, as JAX_DEFAULT_MATMUL_PRECISION says it.
     """
     devices = list(devices or jax.devices())
     precision = jax.config.jax_default_matmul_precision or "default"
     on_cpu = devices[0].platform == "cpu"
-    more = f"{platform.machine()}, {_cores()}" if on_cpu else f"{precision} matmul precision"
+    more = f"{_processor()}, {_cores()}" if on_cpu else f"{precision} matmul precision"
     return f"{len(devices)} x {devices[0].device_kind} ({more})"
+
+
+def _processor() -> str:
+    """Its name where Linux tells it, else the architecture."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return " ".join(next(names, platform.machine()).split())
 
 
 def _cores() -> str:

@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 from jax import export
 from ml_collections import ConfigDict
 
-from dfn_jax import pretrained, recorded
+from dfn_jax import parallel, pretrained, recorded
 from dfn_jax.config import check
 from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import check_writable_file, expanded, write_whole
@@ -63,6 +63,7 @@ def main(words: list[str]) -> None:
     with told_in_one_line("stablehlo", interrupted="nothing is written"):
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; wanted --pretrained=NAME --file=FILE")
+        parallel.check_jax()
         file = expanded(options.file)
         check_writable_file(file)
         config, params = _opened(options.pretrained, options.workdir)

@@ -300,7 +300,7 @@ def _begin(
 ) -> TrainState:
     """The state of the newest checkpoint, or a new one; what was saved and recorded after it is put away.
 
-    Where steps are left, it is recorded by what they are made.
+    Where steps are left, or none was made, it is recorded by what they are made.
     """
     first, steps, shapes = processes.is_first(), config.train.steps, _shapes(task, config, mesh)
     if checkpoints.any():
@@ -311,7 +311,7 @@ def _begin(
     start = int(state.step)
     checkpoints.set_aside_after(start)
     records.drop_after(start)
-    if first and start < steps:
+    if first and (start < steps or not start):
         if start:
             tqdm.write(f"going on from step {start}")
         origin = {"commit": commit(), "hardware": hardware(mesh.devices.flat), "precision": config.precision}
@@ -349,13 +349,13 @@ def _termination() -> Iterator[Callable[[int], bool]]:
 
         yield multihost_utils.reached_preemption_sync_point
         return
-    asked = threading.Event()
+    asked: list[bool] = []  # No Event: its lock could be held by the very thread that a second signal interrupts.
     if threading.current_thread() is not threading.main_thread():
         yield lambda step: False  # Only the main thread may listen to signals.
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     try:
-        yield lambda step: asked.is_set()
+        yield lambda step: bool(asked)
     finally:
         # A program that ends on the first signal is not to be cut short by a second.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.is_set() and callable(before) else before)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if asked and callable(before) else before)

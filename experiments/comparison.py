@@ -22,7 +22,8 @@ class Saving(NamedTuple):
     Attributes:
         mean: over the seeds that both rows have.
         by_seed: of each of them.
-        interval: of the mean, 95 %, over test examples drawn for both; what other seeds would give, it does not say.
+        interval: of what is saved of the error of all seeds together, 95 %, over test examples drawn for both; what
+            other seeds would give, it does not say.
     """
 
     mean: float

@@ -3,7 +3,7 @@
     python -m experiments.quick [--data=FOLDER]
 
 FOLDER (by default the environment variable DFN_DATA) holds `highway_video`, `kitti_odometry` with the sequences seq1
-and seq2, `kitti_2015` and `train400_gray`; what needs one that is not there keeps its records. Nine minutes on two
+and seq2, `kitti_2015` and `train400_gray`; what needs one that is not there keeps its records. Eleven minutes on two
 CPU cores at their best. A run that is there already is not run again (remove its folder below `workdirs/quick/` for
 that).
 """

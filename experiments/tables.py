@@ -136,7 +136,7 @@ TABLES = {
             ),
         },
         (
-            Cited("Video Pixel Network, baseline (not built here)", "110.1"),
+            Cited("Video Pixel Network (Kalchbrenner et al., 2016), baseline (not built here)", "110.1"),
             Cited("Video Pixel Network (not built here)", "87.6"),
             Cited("entropy of the grey targets (lower bound for any predictor)", "about 86.3", "target_entropy_nats"),
             Cited(

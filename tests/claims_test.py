@@ -83,7 +83,7 @@ def test_the_docs_say_of_learning_rates_what_the_records_do():
     assert found["highway", 1e-3, "paper"] > found["highway", 1e-3, "twin"]
     told = (
         f"At 1e-3 stereo's filter would be worth {100 * slow:.0f} % instead of {100 * fast:.0f} %, and highway's would "
-        f"do harm; each at its better rate, it is worth {100 * (1 - dfn / twin):.0f} %."
+        f"do harm; with DFN and twin each at its better rate, highway's is worth {100 * (1 - dfn / twin):.0f} %."
     )
     assert told in in_one_line(section)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dfn_jax.data import highway, highway_geometry
-from dfn_jax.data.highway_geometry import BASELINE, BOXES, FAR, FOCAL, HORIZON, RAIL, TUNNEL_HEIGHT
+from dfn_jax.data.highway_geometry import BASELINE, BOXES, FAR, FOCAL, HORIZON, RAIL, TREE_SPACING, TUNNEL_HEIGHT
+from dfn_jax.data.highway_noise import cell_value
 from dfn_jax.data.highway_scene import MEDIAN, ROAD_EDGE, VEHICLES
 
 SIZE = (64, 64)
@@ -161,7 +162,7 @@ def test_disparity_scales_with_the_image(scenes, truth):
     assert same.mean() > 0.998
 
 
-# An independent ray caster: float64, marching and bisection, from the scene's fields alone
+# An independent ray caster: float64, marching and bisection, from the scene's fields and the trees' random sizes
 
 
 def nth(scenes, n):
@@ -187,6 +188,15 @@ def box_middles(scene, time):
     z = boxes.along + (boxes.speed - scene.speed) * time
     x, y = road(scene, z, time)
     return np.array([x + boxes.lateral, y - boxes.base - boxes.half_height, z])
+
+
+def tree_top(scene, side, along):
+    """A parabola for each tree's crown, as far as the side is ragged."""
+    tree = int(along // TREE_SPACING)
+    size = float(cell_value(np.uint32(tree % 2**32), np.uint32(0), scene.seed + np.uint32(7 + side)))
+    from_trunk = along / TREE_SPACING - tree - 0.5
+    crown = 0.35 * size - 3 * from_trunk**2
+    return scene.side_height[side] * (1 + scene.side_ragged[side] * crown)
 
 
 def pixel_ray(scene, row, column, eye):
@@ -251,8 +261,7 @@ def cast(scene, row, column, eye, time):
 
     def below_top(side, depth):
         _, height, along = on_road(depth)
-        top = highway_geometry._tree_top(scene, side, jnp.float32(along))
-        return height < (TUNNEL_HEIGHT if in_tunnel(depth) else top)
+        return height < (TUNNEL_HEIGHT if in_tunnel(depth) else tree_top(scene, side, along))
 
     def on_rail(side, depth):
         _, height, along = on_road(depth)

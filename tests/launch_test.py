@@ -1,4 +1,4 @@
-"""The program as a person runs it: both experiments end to end, and every mistake told in one line."""
+"""The program as a person runs it: all experiments end to end, and every mistake told in one line."""
 
 import fcntl
 import json
@@ -232,13 +232,21 @@ def test_mistakes_are_told_in_one_line(arguments, wanted, tmp_path):
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_told_in_one_line():
-    command = [sys.executable, "launch.py", "--config=experiments/stereo.py:smoke"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("launch.py", "--config=experiments/stereo.py:smoke", "--workdir={}/run"),
+        ("-m", "dfn_jax.stablehlo", "--pretrained=stereo", "--file={}/program"),
+        ("-m", "dfn_jax.pretrained.export", "--workdir={}/run", "--name=new"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_in_one_line(words, tmp_path):
+    command = [sys.executable, *(word.format(tmp_path) for word in words)]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cuda"}, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("launch.py: error: JAX finds no device with JAX_PLATFORMS='cuda'")
+    assert ": error: JAX finds no device with JAX_PLATFORMS='cuda'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

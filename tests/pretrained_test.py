@@ -101,8 +101,10 @@ def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, no_n
     export.export(tmp_path / "run", "small")
     _, params, card = pretrained.load("small")
     config.train.init_from, config.seed, config.train.steps = "small", 5, 0
-    _, at_first = experiment.run(config, tmp_path / "further")
+    folder, at_first = experiment.run(config, tmp_path / "further")
     assert at_first.metrics == before.metrics
+    begun_with = f"pretrained small of 4 steps (SHA-256 {card['sha256'][:12]})"
+    assert json.loads((folder / "results.json").read_text())["initial_weights"] == begun_with
     config.train.steps = 1
     folder, _ = experiment.run(config, tmp_path / "further")
     state = restore(make_task_without_data(config), config, folder)
@@ -110,7 +112,7 @@ def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, no_n
     # The first step of Adam is at most as long as the learning rate in each weight; drawn ones are farther apart.
     assert 0.5 * config.optim.learning_rate < max(map(np.max, moved)) < 1.01 * config.optim.learning_rate
     results = json.loads((folder / "results.json").read_text())
-    assert results["initial_weights"] == f"pretrained small of 4 steps (SHA-256 {card['sha256'][:12]})"
+    assert results["initial_weights"] == begun_with
     assert card["initial_weights"] == "drawn by seed 0"
     export.export(folder, "small", overwrite=True)
     again, _, card = pretrained.load("small")

@@ -29,8 +29,9 @@ class Selected(NamedTuple):
 class DeepStereo(nn.Module):
     """Predicts the right view by two towers over planes, the left view shifted by each disparity.
 
-    The colour tower paints each plane, the selection tower says with a softmax which plane each pixel shows. Without a
-    colour tower this is a dynamic local filter with a dearer filter-generating network: it looks at the planes too.
+    The colour tower paints each plane, the selection tower says with a softmax which plane each pixel shows. As all
+    planes are one view, shifted, and both towers' layers on them are shared, this is `StereoDFN` (but for the planes'
+    borders) with another filter-generating network, which looks at the planes too, and a bias of two layers.
 
     Attributes:
         taps: number of planes, odd: disparities from -(taps // 2) to taps // 2 pixels.

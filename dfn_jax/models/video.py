@@ -181,8 +181,8 @@ def rollout(network: nn.Module, params: Any, frames: Array, *, horizon: int, rem
         params: of the network.
         frames: [N, T, H, W, C] float32 in [0, 1], the input sequence.
         horizon: how many frames to predict; may exceed what the network was trained for.
-        rematerialise: keep only the states for the gradient and compute the rest of each step again: less memory, one
-            more forward pass.
+        rematerialise: of the predicted frames but the first keep only the states for the gradient, and compute the rest
+            of each step again: less memory, one more forward pass.
 
     Returns:
         frame [N, horizon, H, W, C] and filters [N, horizon, H, W, K] (None from the twin).

@@ -22,7 +22,7 @@ def dynamic_conv(images, filters, *, strides=1, dilation=1, padding="SAME", grou
         images: [N, H, W, C], floating-point.
         filters: [N, kh, kw, C / groups, F], floating-point. With groups, the first F / groups filters read the first
             C / groups channels, and so on.
-        strides: int or (vertical, horizontal), in pixels.
+        strides: int or (vertical, horizontal), in pixels. Vertical ones save no multiplications.
         dilation: int or (vertical, horizontal), distance between neighbouring taps in pixels.
         padding: 'SAME' (zeros, H' = ceil(H / stride); as in `jax.lax`, the odd pixel goes below and to the right, so
             that with strides or an even number of taps windows lie elsewhere than those of `dynamic_local_filter`),

@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from dfn_jax import pretrained, recorded
+from dfn_jax import parallel, pretrained, recorded
 from dfn_jax.config import check
 from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import expanded
@@ -107,6 +107,7 @@ def main(words: list[str]) -> None:
     with told_in_one_line("export", interrupted="nothing is written"):
         if len(words) > 1:
             raise InputError(f"unexpected argument {words[1]!r}; wanted --workdir=DIR --name=NAME")
+        parallel.check_jax()
         export(expanded(flags.FLAGS.workdir), flags.FLAGS.name, overwrite=flags.FLAGS.overwrite)
     print(f"{pretrained.FOLDER / flags.FLAGS.name}.safetensors and .json are written")
 
