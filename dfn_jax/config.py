@@ -108,11 +108,13 @@ def check(config: ConfigDict) -> None:
     size = config.data.image_size
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise InputError(f"config.data.image_size is {size}; it must be (height, width) in pixels")
-    rate, norm = config.optim.learning_rate, config.optim.clip_norm
+    rate, norm, decay = config.optim.learning_rate, config.optim.clip_norm, config.optim.get("ema_decay", 0.0)
     if not isinstance(rate, int | float) or rate <= 0:
         raise InputError(f"config.optim.learning_rate is {rate!r}; it must be a positive number")
     if not isinstance(norm, int | float) or norm < 0:
         raise InputError(f"config.optim.clip_norm is {norm!r}; it must be 0, for none, or more")
+    if not isinstance(decay, int | float) or not 0 <= decay < 1:
+        raise InputError(f"config.optim.ema_decay is {decay!r}; it must be 0, for no average, or more, and below 1")
     choose("precision", config.precision, PRECISIONS)
     choose("config.train.non_finite", config.train.non_finite, POLICIES)
 

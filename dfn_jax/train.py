@@ -35,13 +35,14 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: [] int32, steps taken.
-        params: of the network.
-        optimiser: moments of the optimiser.
+        params: of the network; with `config.optim.ema_decay` an average of those that the optimiser moves.
+        optimiser: its moments; with `config.optim.ema_decay` these and the parameters that it moves, in which the
+            gradient is taken.
     """
 
     step: Array
     params: Params
-    optimiser: optax.OptState
+    optimiser: optax.OptState | tuple[optax.OptState, Params]
 
 
 class InitialWeights(NamedTuple):
@@ -74,28 +75,48 @@ def make_state(
 
 def _first_state(task: Task, config: ConfigDict, initial: InitialWeights | None = None) -> TrainState:
     params = initial.params if initial else task.init(stream(config.seed, WEIGHTS))
-    return TrainState(jnp.zeros((), jnp.int32), params, make_optimiser(config.optim)[0].init(params))
+    moments = make_optimiser(config.optim)[0].init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, (moments, params) if _ema_decay(config) else moments)
+
+
+def _ema_decay(config: ConfigDict) -> float:
+    return config.optim.get("ema_decay", 0.0)  # Older configs have none.
 
 
 def make_train_step(
-    loss: Callable[[Params, Batch], Array], optimiser: optax.GradientTransformation, *, skip_non_finite: bool = False
+    loss: Callable[[Params, Batch], Array],
+    optimiser: optax.GradientTransformation,
+    *,
+    skip_non_finite: bool = False,
+    ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """One step of gradient descent, as a pure function.
+
+    With `ema_decay` the state's parameters are the exponential moving average of those that the optimiser moves: what
+    the noise of small batches does to these, it leaves out (Polyak and Juditsky, Acceleration of Stochastic
+    Approximation by Averaging, 1992).
 
     Args:
         loss: (parameters, batch) -> scalar.
         optimiser: of `make_optimiser`.
         skip_non_finite: leave parameters and optimiser as they are where the loss or the gradient is not finite.
+        ema_decay: weight of the past in the average; less in the first steps, (1 + steps) / (10 + steps). 0 for none.
 
     Returns:
         (state, batch) -> (new state, {'loss', 'gradient_norm'}).
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        value, gradient = jax.value_and_grad(loss)(state.params, batch)
+        moments, here = state.optimiser if ema_decay else (state.optimiser, state.params)
+        value, gradient = jax.value_and_grad(loss)(here, batch)
         values = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), optimiser_state)
+        updates, moments = optimiser.update(gradient, moments, here)
+        moved = optax.apply_updates(here, updates)
+        new = TrainState(state.step + 1, moved, moments)
+        if ema_decay:
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            average = optax.incremental_update(moved, state.params, 1 - decay)
+            new = new._replace(params=average, optimiser=(moments, moved))
         if skip_non_finite:
             finite = jnp.isfinite(value) & jnp.isfinite(values["gradient_norm"])
             unchanged = state._replace(step=new.step)
@@ -273,7 +294,9 @@ def _compiled_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The training step for the devices that hold the state, whose memory the new one takes over."""
     loss = parallel.mean_over_devices(task.loss, mesh)
-    step = make_train_step(loss, optimiser, skip_non_finite=config.train.non_finite == "skip")
+    step = make_train_step(
+        loss, optimiser, skip_non_finite=config.train.non_finite == "skip", ema_decay=_ema_decay(config)
+    )
     placement = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(step, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)
 

@@ -118,7 +118,13 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "init_from": "",  # a pretrained network, to begin with its weights; empty: they are drawn
             "non_finite": "stop",
         },
-        "optim": {"name": "adam", "learning_rate": 1e-3, "halve_every": 4000, "clip_norm": 0.0},  # name: or 'muon'
+        "optim": {
+            "name": "adam",  # or 'muon'
+            "learning_rate": 1e-3,
+            "halve_every": 4000,
+            "clip_norm": 0.0,  # the largest norm of the whole gradient; 0: any
+            "ema_decay": 0.0,  # of the running average of the weights, which is then evaluated; 0: none
+        },
         "precision": "float32",
         "mesh": {"data": -1, "height": 1, "split_state": False},  # devices along the batch (-1: all), along image rows
         # digit_count, target_frames: 0 for as many as in training

@@ -196,6 +196,7 @@ def test_what_cannot_be_trained_is_told_before_the_workdir_is_claimed(folders):
         ({"data.dir": str(folders)}, "run is inside config.data.dir"),
         ({"eval.name": "images", "eval.dir": str(folders)}, "run is inside config.eval.dir"),
         ({"optim.learning_rate": "fast"}, "config.optim.learning_rate is 'fast'; it must be a positive number"),
+        ({"optim.ema_decay": 1.0}, "config.optim.ema_decay is 1.0; it must be 0, for no average, or more, and below 1"),
     ):
         settings = config(folders / "one", 2)
         with settings.ignore_type():

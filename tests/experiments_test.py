@@ -24,7 +24,7 @@ from experiments.runs import ROOT
 EXPERIMENTS = [
     path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in path.read_text()
 ]
-OPTIONAL = {"train.init_from"}  # entries that a recipe may lack
+OPTIONAL = {"train.init_from", "optim.ema_decay"}  # entries that a recipe may lack
 
 
 def get_config(experiment, *preset):
@@ -49,7 +49,7 @@ def test_networks_compute_in_the_precision_asked_for(experiment, preset, monkeyp
 def test_runs_and_recipes_may_be_older_than_an_optional_entry(tmp_path):
     config = get_config("steerable", "smoke")
     with config.unlocked():
-        del config.train.init_from
+        del config.train.init_from, config.optim.ema_decay
     run(config, tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["initial_weights"] == "drawn by seed 0"

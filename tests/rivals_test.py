@@ -114,31 +114,40 @@ def test_the_stereo_networks_with_and_without_a_filter_share_the_generator():
                 np.testing.assert_allclose(output[n], conv(theta, params["params"]["Conv_0"]), atol=1e-5)
 
 
-def test_deep_stereo_without_its_colour_tower_is_a_dynamic_local_filter():
+def test_deep_stereo_selects_from_planes_which_it_paints():
+    """Of towers that go over the whole view; far from its borders, the same as of towers over each plane."""
+    lefts = jax.random.uniform(KEY, (2, 6, 14, 2))
     network = DeepStereo(taps=5)
-    params = random_parameters(network, LEFT)
+    params = random_parameters(network, lefts)["params"]
     # What the planes are made of is to be seen beside what the generator says.
-    towers = {
-        name: jax.tree.map(lambda leaf: 4 * leaf, layer) for name, layer in params["params"].items() if "Conv" in name
-    }
-    params = {"params": params["params"] | towers}
-    output = jax.jit(network.apply)(params, LEFT)
-    selection = np.asarray(output.filters, np.float64)
-    assert selection.std() > 0.01
-    wanted = reference.dynamic_local_filter(np.asarray(LEFT, np.float64), selection, kernel_size=(1, 5))
-    np.testing.assert_allclose(output.prediction - output.colour, wanted, atol=1e-5)
-    assert jnp.abs(output.colour).max() > 0.01
-    params = params["params"]
+    params |= {name: jax.tree.map(lambda leaf: 4 * leaf, layer) for name, layer in params.items() if "Conv" in name}
+    output = jax.jit(network.apply)({"params": params}, lefts)
     layer = [params[f"Conv_{index}"] for index in range(6)]
-    for n, left in enumerate(np.asarray(LEFT, np.float64)):
-        padded = np.pad(left, ((0, 0), (2, 2), (0, 0)))
-        planes = [padded[:, tap : tap + 9] for tap in range(5)]
-        seen = [leaky(conv(leaky(conv(plane, layer[0])), layer[1])) for plane in planes]
-        selected = leaky(conv(np.concatenate([leaky(generated(params, left)), *seen], axis=-1), layer[2]))
-        wanted = reference.softmax_filters(conv(selected, layer[3]))
-        np.testing.assert_allclose(selection[n], wanted, atol=1e-4)
-        painted = np.stack([conv(leaky(conv(plane, layer[4])), layer[5]) for plane in planes], axis=2)
-        np.testing.assert_allclose(output.colour[n], np.einsum("hwp,hwpc->hwc", wanted, painted), atol=1e-4)
+
+    def see(view):
+        return leaky(conv(leaky(conv(view, layer[0])), layer[1]))
+
+    def paint(view):
+        return conv(leaky(conv(view, layer[4])), layer[5])
+
+    for n, left in enumerate(np.asarray(lefts, np.float64)):
+        wide = np.pad(left, ((0, 0), (2, 2), (0, 0)))
+
+        def planes(view):
+            return [view[:, tap : tap + 14] for tap in range(5)]
+
+        for seen, painted, columns in (
+            (planes(see(wide)), planes(paint(wide)), slice(None)),
+            ([see(plane) for plane in planes(wide)], [paint(plane) for plane in planes(wide)], slice(4, -4)),
+        ):
+            selected = leaky(conv(np.concatenate([leaky(generated(params, left)), *seen], axis=-1), layer[2]))
+            selection = reference.softmax_filters(conv(selected, layer[3]))[:, columns]
+            np.testing.assert_allclose(output.filters[n, :, columns], selection, atol=1e-4)
+            coloured = np.stack([sum(both) for both in zip(planes(wide), painted, strict=True)], axis=2)[:, columns]
+            wanted = np.einsum("hwp,hwpc->hwc", selection, coloured)
+            np.testing.assert_allclose(output.prediction[n, :, columns], wanted, atol=1e-4)
+        np.testing.assert_allclose(output.bias[n], paint(wide)[:, 2:-2], atol=1e-4)
+        assert selection.std() > 0.01
 
 
 @pytest.mark.parametrize(

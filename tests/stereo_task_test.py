@@ -8,7 +8,6 @@ from flax import linen as nn
 from PIL import Image
 
 from dfn_jax.errors import InputError
-from dfn_jax.models.deep_stereo import Selected
 from dfn_jax.models.spatial_transformer import Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks import make_task, stereo
@@ -60,7 +59,6 @@ def test_disparity_is_the_horizontal_part_of_how_far_pixels_were_fetched():
     displacement = np.stack([np.full((1, 2, 2), 3.0), np.full((1, 2, 2), -7.0)], axis=-1)
     for output, wanted in (
         (Filtered(image, filters, image), 1.25),
-        (Selected(image, filters, image), 1.25),
         (Warped(image, displacement), 3.0),
     ):
         np.testing.assert_allclose(stereo._disparity(output, taps), np.full((1, 2, 2), wanted))

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def adam_by_hand(task, w, steps, *, learning_rate, halve_every):
-    """Adam (Kingma and Ba, 2015, Algorithm 1) in float64 on the same batches."""
-    w, m, v = np.asarray(w, np.float64), np.zeros(3), np.zeros(3)
+    """Adam (Kingma and Ba, 2015, Algorithm 1) in float64 on the same batches; after each step."""
+    w, m, v, path = np.asarray(w, np.float64), np.zeros(3), np.zeros(3), []
     for t in range(1, steps + 1):
         batch = task.train_batch(t - 1)
         x, y = batch["inputs"].astype(np.float64), batch["targets"]
@@ -32,7 +32,8 @@ def adam_by_hand(task, w, steps, *, learning_rate, halve_every):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         rate = learning_rate * 0.5 ** ((t - 1) // halve_every)
         w = w - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-    return w
+        path.append(w)
+    return path
 
 
 def test_the_optimiser_is_adam_with_a_halved_rate(tmp_path):
@@ -40,10 +41,24 @@ def test_the_optimiser_is_adam_with_a_halved_rate(tmp_path):
     task = regression()
     start = make_state(task, settings).params["w"]
     state = train(task, settings, tmp_path)
-    np.testing.assert_allclose(
-        state.params["w"], adam_by_hand(task, start, 30, learning_rate=0.05, halve_every=7), rtol=1e-4
-    )
+    *_, wanted = adam_by_hand(task, start, 30, learning_rate=0.05, halve_every=7)
+    np.testing.assert_allclose(state.params["w"], wanted, rtol=1e-4)
     assert float(make_optimiser(settings.optim)[1](14)) == pytest.approx(0.0125)
+
+
+def test_the_network_is_the_average_of_what_the_optimiser_moves_where_it_is_asked_for(tmp_path):
+    settings, task = config(**{"train.steps": 10, "optim.learning_rate": 0.05, "optim.ema_decay": 0.8}), regression()
+    average = np.asarray(make_state(task, settings).params["w"], np.float64)
+    path = adam_by_hand(task, average, 60, learning_rate=0.05, halve_every=settings.optim.halve_every)
+    train(task, settings, tmp_path)
+    settings.train.steps = 60  # A run that goes on has the average, too.
+    state = train(task, settings, tmp_path)
+    for step, moved in enumerate(path):
+        weight = min(0.8, (1 + step) / (10 + step))
+        average = weight * average + (1 - weight) * moved
+    np.testing.assert_allclose(state.params["w"], average, rtol=1e-4)
+    np.testing.assert_allclose(state.optimiser[1]["w"], path[-1], rtol=1e-4)
+    np.testing.assert_array_equal(restore(task, settings, tmp_path).params["w"], state.params["w"])
 
 
 def test_a_curriculum_trains_on_parts_and_they_do_not_decide_which_checkpoint_is_best(tmp_path):

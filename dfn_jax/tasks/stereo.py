@@ -13,7 +13,7 @@ from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.data import highway, pair_folders
 from dfn_jax.errors import InputError
-from dfn_jax.models.deep_stereo import DeepStereo, Selected
+from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.models.twins import StereoTwin
@@ -102,18 +102,18 @@ def make_task(config: ConfigDict) -> Task:
     )
 
 
-def _prediction(output: Filtered | Selected | Warped | jax.Array) -> jax.Array:
-    if not isinstance(output, Filtered | Selected | Warped | jax.Array):
+def _prediction(output: Filtered | Warped | jax.Array) -> jax.Array:
+    if not isinstance(output, Filtered | Warped | jax.Array):
         raise InputError(
-            f"the network returns a {type(output).__name__}; wanted an image [N, H, W, C], Filtered, Selected or Warped"
+            f"the network returns a {type(output).__name__}; wanted an image [N, H, W, C], Filtered or Warped"
         )
     return output if isinstance(output, jax.Array) else output.prediction
 
 
-def _disparity(output: Filtered | Selected | Warped | jax.Array, taps: int) -> jax.Array | None:
+def _disparity(output: Filtered | Warped | jax.Array, taps: int) -> jax.Array | None:
     """What a network fetched pixels by, [N, H, W] in pixels; None where it makes them up."""
     match output:
-        case Filtered(filters=filters) | Selected(filters=filters):
+        case Filtered(filters=filters):
             if filters.shape[-1] != taps:
                 raise InputError(
                     f"the network's filters have {filters.shape[-1]} taps, config.model.taps is {taps}; disparity is "
