@@ -34,10 +34,10 @@ def make_optimiser(config: ConfigDict) -> tuple[optax.GradientTransformation, op
     return optimiser, schedule
 
 
-def optimiser_steps(state: optax.OptState) -> int:
-    """How many updates an optimiser of `make_optimiser` has made, from its state."""
+def optimiser_steps(state: optax.OptState) -> jax.Array:
+    """How many updates an optimiser of `make_optimiser` has made, from its state; [] int32."""
     (_, count), *_ = optax.tree.get_all_with_path(state, "count")
-    return int(count)
+    return count
 
 
 def _muon(schedule: optax.Schedule) -> optax.GradientTransformation:

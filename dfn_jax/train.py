@@ -92,29 +92,31 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """One step of gradient descent, as a pure function.
 
-    With `ema_decay` the state's parameters are the exponential moving average of those that the optimiser moves: what
-    the noise of small batches does to these, it leaves out (Polyak and Juditsky, Acceleration of Stochastic
-    Approximation by Averaging, 1992).
+    With `ema_decay` the state's parameters are an exponential moving average of those that the optimiser moves, which
+    the noise of small batches moves too (after Polyak and Juditsky, Acceleration of Stochastic Approximation by
+    Averaging, 1992, whose average is uniform).
 
     Args:
         loss: (parameters, batch) -> scalar.
         optimiser: of `make_optimiser`.
         skip_non_finite: leave parameters and optimiser as they are where the loss or the gradient is not finite.
-        ema_decay: weight of the past in the average; less in the first steps, (1 + steps) / (10 + steps). 0 for none.
+        ema_decay: weight of the past in the average, but at most (1 + steps) / (10 + steps), so that it is of about the
+            last tenth of the steps until that tenth is 1 / (1 - ema_decay) steps; 0 for no average.
 
     Returns:
-        (state, batch) -> (new state, {'loss', 'gradient_norm'}).
+        (state, batch) -> (new state, {'loss', 'gradient_norm'}), both of what the optimiser moves.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         moments, here = state.optimiser if ema_decay else (state.optimiser, state.params)
         value, gradient = jax.value_and_grad(loss)(here, batch)
         values = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+        done = optimiser_steps(moments)  # Steps that were skipped do not count.
         updates, moments = optimiser.update(gradient, moments, here)
         moved = optax.apply_updates(here, updates)
         new = TrainState(state.step + 1, moved, moments)
         if ema_decay:
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            decay = jnp.minimum(ema_decay, (1 + done) / (10 + done))
             average = optax.incremental_update(moved, state.params, 1 - decay)
             new = new._replace(params=average, optimiser=(moments, moved))
         if skip_non_finite:
@@ -255,7 +257,7 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
             record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
             now = time.monotonic()
             # Steps that were skipped do not count.
-            rate = float(schedule(max(optimiser_steps(state.optimiser) - 1, 0)))
+            rate = float(schedule(max(int(optimiser_steps(state.optimiser)) - 1, 0)))
             record |= {"learning_rate": rate, "steps_per_second": len(pending) / (now - began)}
             pending, began = [], now
             records.write(done, record)
