@@ -13,7 +13,9 @@ from experiments.wording import COMPARED
 from tests.claims import RESULTS_PAGE, cells, examples_seen, in_one_line, mean, saved, saved_by_one_seed
 from tests.experiments_test import get_config
 
-FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further
+FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further: each piece
+# The pretrained network that each piece began with: steps of its own run, and the beginning of its checksum.
+BEGUN_WITH = ((3000, "a4f75ba10546"), (6900, "de5f1d4be988"), (2740, "973b4d4b9275"))
 # Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
 RIVALS = {"conv_lstm": "Conv-LSTM", "cdna": "CDNA", "dna": "DNA", "twin": "without the filter"}
 
@@ -26,16 +28,17 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         if row.preset in COMPARED
     }
     (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
-    further = reproduce.read(FURTHER)
-    reached = {"paper": further["bce_nats_per_frame"], "twin": mean("moving_mnist", "twin", "medium")}
+    runs = [dfn, *reproduce.read(FURTHER)]
+    reached = {"paper": runs[-1]["bce_nats_per_frame"], "twin": mean("moving_mnist", "twin", "medium")}
     for row in COMPARED:
         assert told[row][:2] == [f"{published[row]:.0f}", f"{reached[row]:.0f}"]
     saving = cells("Moving MNIST: saving")
     assert saving[0] == f"{100 * (1 - published['paper'] / published['twin']):.0f} %, 282 against 435"
     assert saving[1] == saved_by_one_seed("moving_mnist", "medium").replace("**", "")
-    steps, seconds = (dfn[name] + further[name] for name in ("steps", "training_time_s"))
-    share = f"1/{examples_seen('moving_mnist') / 4 / steps:.0f} of the sequences"
-    assert f": {share}, {dfn['steps']:,} + {further['steps']:,} steps in {seconds / 3600:.1f} hours" in told["paper"][2]
+    steps, seconds = ([run[name] for run in runs] for name in ("steps", "training_time_s"))
+    share = f"1/{examples_seen('moving_mnist') / 4 / sum(steps):.0f} of the sequences"
+    done = " + ".join(f"{count:,}" for count in steps)
+    assert f": {share}, {done} steps in {sum(seconds) / 3600:.1f} hours" in told["paper"][2]
     share = f"1/{examples_seen('moving_mnist') / 4 / dfn['steps']:.0f} of the sequences"
     assert share in told["twin"][2]
     assert f"both after {dfn['steps']:,} steps" in saving[2]
@@ -96,23 +99,37 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     assert f"it has {by_muon[1]} fewer nats than by Adam, the DFN {by_muon[0]}," in page
 
 
+def in_table_of_pieces(record):
+    """A line: how it was trained, the loss over twentieths of the steps, and what was reached."""
+    entries = dict(re.findall(r"--config\.optim\.(\S+)=(\S+)", record["command"]))
+    digits, exponent = f"{float(entries['learning_rate']):e}".split("e")
+    averaged = f", averaged by {entries['ema_decay']}" if "ema_decay" in entries else ""
+    cells = [
+        f"{record['steps']:,} steps",
+        f"{float(digits):g}e{int(exponent)}, halved every {int(entries['halve_every']):,}{averaged}",
+        *(f"{4096 * record['training_loss_curve'][part]:.0f}" for part in (0, 3, 7, 11, 15, 19)),
+        f"{record['bce_nats_per_frame']:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def test_the_docs_say_where_the_dfn_that_was_trained_further_loses_as_the_records_do():
     page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
     medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
-    further, before, twin = reproduce.read(FURTHER), medium["paper"], medium["twin"]
-    assert in_row("the same, then {steps:,} steps more", further) in page
-    card = pretrained.load("moving_mnist")[2]
-    begun = f"pretrained moving_mnist of {before['steps']} steps (SHA-256 a4f75ba10546)"
-    assert card["initial_weights"] == further["initial_weights"] == begun
+    pieces, before, twin = reproduce.read(FURTHER), medium["paper"], medium["twin"]
+    further = pieces[-1]
+    for piece, (steps, checksum) in zip(pieces, BEGUN_WITH, strict=True):
+        assert piece["initial_weights"] == f"pretrained moving_mnist of {steps} steps (SHA-256 {checksum})"
+        assert in_table_of_pieces(piece) in page
+    assert [steps for steps, _ in BEGUN_WITH] == [run["steps"] for run in (before, *pieces[:-1])]
+    more = {name: sum(piece[name] for piece in pieces) for name in ("steps", "training_time_s")}
+    assert in_row("the same, then {steps:,} steps more", further | more) in page
     nats = further["bce_nats_per_frame"]
-    assert card["metrics"]["bce_nats_per_frame"] == nats
+    card = pretrained.load("moving_mnist")[2]
+    assert (card["initial_weights"], card["metrics"]["bce_nats_per_frame"]) == (further["initial_weights"], nats)
     assert f"The best result, {nats:.0f}, is still {100 * (nats / 285.2 - 1):.0f} % above the paper's 285." in page
-    assert f"It has {100 * (1 - nats / before['bce_nats_per_frame']):.0f} % fewer nats than before, {nats:.0f}," in page
-    ends = range(further["steps"] // 20, further["steps"] + 1, further["steps"] // 20)
-    told = {f"{end:,}": f"{4096 * loss:.0f}" for end, loss in zip(ends, further["training_loss_curve"], strict=True)}
-    shown = [list(told.items())[part] for part in (0, 3, 7, 11, 15, 19)]
-    for line in zip(*shown, strict=True):
-        assert f" | {' | '.join(line)} |" in page
+    fewer = f"{100 * (1 - nats / before['bce_nats_per_frame']):.0f} % fewer nats than after the first 3,000 steps"
+    assert f"The network now has {fewer}, {nats:.0f}," in page
     rows = {
         "two digits, as trained (1,000 sequences)": further,
         "by the network after 3,000 steps": before,

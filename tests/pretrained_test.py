@@ -61,8 +61,9 @@ def test_the_readme_says_of_each_network_what_its_card_does():
         (line,) = [line for line in lines if line.startswith(f"| `{name}` | ")]
         height, width = config.data.image_size
         before = re.match(r"pretrained \w+ of (\d+) steps", card["initial_weights"])
+        assert f", {height}x{width} | " in line
         steps = f"{int(before[1]):,} + {card['steps']:,}" if before else f"{card['steps']:,}"
-        assert f", {height}x{width} | {steps} steps of {config.train.batch_size} |" in line
+        assert f" {steps} steps of {config.train.batch_size} |" in line
         for metric, words in figures.items():
             assert words.format(card["metrics"][metric]) in line
 
