@@ -123,7 +123,7 @@ def get_config(preset: str = "paper") -> ConfigDict:
             "learning_rate": 1e-3,
             "halve_every": 4000,
             "clip_norm": 0.0,  # the largest norm of the whole gradient; 0: any
-            "ema_decay": 0.0,  # of the weights' running average, which then is the network; 0: none
+            "ema_decay": 0.0,  # the network is a running average of the weights, with this decay; 0: no average
         },
         "precision": "float32",
         "mesh": {"data": -1, "height": 1, "split_state": False},  # devices along the batch (-1: all), along image rows

@@ -103,7 +103,7 @@ def in_table_of_pieces(record):
     """A line: how it was trained, the loss over twentieths of the steps, and what was reached."""
     entries = dict(re.findall(r"--config\.optim\.(\S+)=(\S+)", record["command"]))
     digits, exponent = f"{float(entries['learning_rate']):e}".split("e")
-    averaged = f", averaged by {entries['ema_decay']}" if "ema_decay" in entries else ""
+    averaged = ", averaged" if "ema_decay" in entries else ""
     cells = [
         f"{record['steps']:,} steps",
         f"{float(digits):g}e{int(exponent)}, halved every {int(entries['halve_every']):,}{averaged}",
