@@ -130,7 +130,7 @@ def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
         if (r["row"], r["protocol"]) == ("paper", "medium")
     ]
     assert (
-        f"its training took {deep['training_time_s'] / 3600:.1f} hours on one core, where the DFN's took "
+        f"its training took {deep['training_time_s'] / 60:.0f} minutes on one core, where the DFN's took "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes"
     ) in page
 
