@@ -100,8 +100,8 @@ def make_train_step(
         loss: (parameters, batch) -> scalar.
         optimiser: of `make_optimiser`.
         skip_non_finite: leave parameters and optimiser as they are where the loss or the gradient is not finite.
-        ema_decay: weight of the past in the average, but at most (1 + steps) / (10 + steps), so that it is of about the
-            last tenth of the steps until that tenth is 1 / (1 - ema_decay) steps; 0 for no average.
+        ema_decay: weight of the past in the average, but at most steps / (9 + steps), so that it is of about the last
+            tenth of the steps until that tenth is 1 / (1 - ema_decay) steps; 0 for no average.
 
     Returns:
         (state, batch) -> (new state, {'loss', 'gradient_norm'}), both of what the optimiser moves.
@@ -111,12 +111,12 @@ def make_train_step(
         moments, here = state.optimiser if ema_decay else (state.optimiser, state.params)
         value, gradient = jax.value_and_grad(loss)(here, batch)
         values = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-        done = optimiser_steps(moments)  # Steps that were skipped do not count.
         updates, moments = optimiser.update(gradient, moments, here)
         moved = optax.apply_updates(here, updates)
         new = TrainState(state.step + 1, moved, moments)
         if ema_decay:
-            decay = jnp.minimum(ema_decay, (1 + done) / (10 + done))
+            done = optimiser_steps(moments)  # This step too; those that were skipped do not count.
+            decay = jnp.minimum(ema_decay, done / (9 + done))
             average = optax.incremental_update(moved, state.params, 1 - decay)
             new = new._replace(params=average, optimiser=(moments, moved))
         if skip_non_finite:

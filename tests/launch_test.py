@@ -233,20 +233,20 @@ def test_mistakes_are_told_in_one_line(arguments, wanted, tmp_path):
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 @pytest.mark.parametrize(
-    "words",
+    ("program", "words"),
     [
-        ("launch.py", "--config=experiments/stereo.py:smoke", "--workdir={}/run"),
-        ("-m", "dfn_jax.stablehlo", "--pretrained=stereo", "--file={}/program"),
-        ("-m", "dfn_jax.pretrained.export", "--workdir={}/run", "--name=new"),
+        ("launch.py", ("launch.py", "--config=experiments/stereo.py:smoke", "--workdir={}/run")),
+        ("stablehlo", ("-m", "dfn_jax.stablehlo", "--pretrained=stereo", "--file={}/program")),
+        ("export", ("-m", "dfn_jax.pretrained.export", "--workdir={}/run", "--name=new")),
     ],
 )
-def test_a_device_that_is_not_there_is_told_in_one_line(words, tmp_path):
+def test_a_device_that_is_not_there_is_told_in_one_line(program, words, tmp_path):
     command = [sys.executable, *(word.format(tmp_path) for word in words)]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cuda"}, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert ": error: JAX finds no device with JAX_PLATFORMS='cuda'" in done.stderr
+    assert done.stderr.startswith(f"{program}: error: JAX finds no device with JAX_PLATFORMS='cuda'")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -218,7 +218,7 @@ def _kernel_gradient(images: Array, gradient: Array, kernel_size: Pair, padding:
         margins = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel_size, padding, strict=True))
         return _kernel_gradient(gradient, images, kernel_size, margins)[::-1, ::-1].swapaxes(2, 3)
     if kernel_size == (1, 1) and not any(map(any, padding)):
-        # Of few pixels, those of all samples in one product; of many, one for each sample reads less far apart.
+        # Of few pixels, those of all samples in one product; of many, one for each sample.
         batch = len(images) if images.shape[1] * images.shape[2] >= len(images) else 1
         rows = (values.reshape(batch, -1, values.shape[3]) for values in (images, gradient))
         products = lax.dot_general(*rows, (((1,), (1,)), ((0,), (0,))), preferred_element_type=dtype)
