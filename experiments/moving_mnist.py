@@ -2,7 +2,7 @@
 
     python launch.py --config=experiments/moving_mnist.py:quick
     python launch.py --config=experiments/moving_mnist.py --config.data.dir=FOLDER_WITH_MNIST
-    python launch.py --mode=evaluate --pretrained=moving_mnist --config.eval.digit_count=3
+    python launch.py --mode=evaluate --pretrained=moving_mnist --config.data.dir=FOLDER_WITH_MNIST
 
 Digits come from MNIST's IDX files where `data.dir`, or the folder `mnist` in DFN_DATA, has them; otherwise from a pen
 that draws some, and the results say that they are not Moving MNIST.

@@ -98,9 +98,9 @@ def test_the_docs_say_of_learning_rates_what_the_records_do():
 )
 def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, protocol, heading):
     section = RESULTS_PAGE.read_text().split(heading)[1]
-    line = next(line for line in section.splitlines() if line.startswith("| the filter's worth |"))
+    line = next(line for line in section.splitlines() if line.startswith("| the filter's saving |"))
     worth, *by_seed = re.findall("[0-9]+", saved(table, protocol))
-    assert line.startswith(f"| the filter's worth | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
+    assert line.startswith(f"| the filter's saving | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
 
 
 def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
@@ -221,7 +221,7 @@ def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
         by_seed = " | ".join(f"{value:.2f}" for value in values)
         assert f"| {name} | {by_seed} | {values.mean():.2f} ± {values.std(ddof=1):.2f} |" in page
     worth = 100 * (1 - dfn / twin)
-    assert f"| … the filter's worth | {' | '.join(f'{one:.0f} %' for one in worth)} | {worth.mean():.0f} % |" in page
+    assert f"| … the filter's saving | {' | '.join(f'{one:.0f} %' for one in worth)} | {worth.mean():.0f} % |" in page
     first_frames = [
         " and ".join(
             ", ".join(f"{one['mse_per_frame_curve'][0]:.2f}" for one in found if one["row"] == row).rsplit(", ", 1)

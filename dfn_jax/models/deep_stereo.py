@@ -45,7 +45,7 @@ class DeepStereo(nn.Module):
         half = self.taps // 2
         wide = jnp.pad(left, ((0, 0), (0, 0), (half, half), (0, 0)))
 
-        # Of gain 1, as in the generator, the error after 700 steps of 4 is twice as large.
+        # Of gain 1, as in the generator, the error after 700 steps of 4 was twice as large.
         layer = functools.partial(Conv, kernel_init=nn.initializers.he_uniform(), dtype=self.dtype)
         last = functools.partial(layer, dtype=at_least_float32(self.dtype))
         seen = nn.leaky_relu(layer(16)(wide))
