@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dfn_jax.errors import InputError, in_one_line, out_of_memory
 from dfn_jax.files import write_whole
 
 KEEP = 3  # newest checkpoints that stay, beside the one of the lowest loss
+_PAUSES_S = (0, 1)  # seconds before each attempt to read a checkpoint, after which it counts as damaged
 
 
 def check_path(workdir: Path) -> None:
@@ -127,12 +129,15 @@ class Checkpoints:
         for step in steps:
             state, saved, reason = None, None, "another process could not"
             processes.wait_for_file(self._folder / str(step) / "_CHECKPOINT_METADATA")
-            try:
-                state, saved = self._read(step, like)
-            except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.
-                if isinstance(error, jax.errors.JaxRuntimeError) or out_of_memory(error):
-                    raise
-                reason = f"{type(error).__name__}: {in_one_line(error, 200)}"
+            for pause in _PAUSES_S:  # A network disk may fail once.
+                time.sleep(pause)
+                try:
+                    state, saved = self._read(step, like)
+                    break
+                except Exception as error:  # Orbax raises whatever the lost bytes happen to lead to.
+                    if isinstance(error, jax.errors.JaxRuntimeError) or out_of_memory(error):
+                        raise
+                    reason = f"{type(error).__name__}: {in_one_line(error, 200)}"
             # Processes may share the arrays: only where all have their part can any be looked at.
             if processes.gathered(state is not None).all():
                 if processes.gathered(jax.device_get(fingerprint(state)).tolist() == saved).all():

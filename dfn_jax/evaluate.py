@@ -60,9 +60,11 @@ def evaluate(
     if folder == workdir:
         sections += _test_curve(records, starts, config, int(state.step), evaluation)
     _check_no_step_is_lost(folder / "results.json", int(state.step), config)  # Training may have gone on meanwhile.
+    begun_with = config.train.get("init_from", "")
+    further = f" from the network {begun_with}" if begun_with else ""
     report.write_report(
         folder / "report",
-        title=f"{config.experiment}, preset {config.preset}, {results['steps']:,} steps",
+        title=f"{config.experiment}, {results['steps']:,} steps{further}",
         introduction=evaluation.headline,
         sections=sections,
         details={

@@ -42,8 +42,7 @@ def optimiser_steps(state: optax.OptState) -> jax.Array:
 
 def _muon(schedule: optax.Schedule) -> optax.GradientTransformation:
     return muon(
-        schedule,
-        adam_learning_rate=schedule,  # biases follow Adam, with Nesterov's momentum as Muon has it
+        schedule,  # of biases too, which follow Adam, with Nesterov's momentum as Muon has it
         muon_weight_dimension_numbers=_kernels,
         consistent_rms=MUON_RMS,
     )

@@ -81,10 +81,11 @@ def make_mesh(shape: ConfigDict, *, batch_size: int, image_size: tuple[int, int]
             f"images of {image_size[0]} rows do not divide among {height} devices; "
             "change config.data.image_size or config.mesh.height"
         )
-    # Where a TPU's axes are longer than `height`, they are split.
-    laid_out = mesh_utils.create_device_mesh(
-        (groups, height), jax.devices()[: groups * height], allow_split_physical_axes=True
-    )
+    devices = jax.devices()[: groups * height]
+    try:  # Where a TPU's axes are longer than `height`, they are split.
+        laid_out = mesh_utils.create_device_mesh((groups, height), devices, allow_split_physical_axes=True)
+    except (AssertionError, NotImplementedError, ValueError):  # They are no box of chips, or of several slices.
+        laid_out = np.array(devices).reshape(groups, height)
     return Mesh(laid_out, ("data", "height"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 

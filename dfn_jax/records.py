@@ -38,18 +38,21 @@ class Records:
         if self._tensorboard:
             self._tensorboard.close()
 
-    def drop_after(self, step: int) -> None:
+    def drop_after(self, step: int, *, tests_anew: bool) -> None:
         """Forgets the records after a step, which a run that goes on from there will write again.
 
-        Those of the test set at the very step, with which it begins, are among these.
+        Args:
+            step: from which it goes on.
+            tests_anew: whether it begins with a look at the test set, so that a record of one at the very step goes.
         """
+
+        def is_kept(record: dict[str, Any], end: int) -> bool:
+            again = tests_anew and any(name.startswith(TEST_PREFIX) for name in record)
+            return record["step"] + again <= end
+
         # A start at this very step has left nothing that counts.
         for path, end in ((self._path, step), (self._events, step), (self._starts, step - 1)) if self._writing else ():
-            kept = [
-                record
-                for record in read_records(path)
-                if record["step"] + any(name.startswith(TEST_PREFIX) for name in record) <= end
-            ]
+            kept = [record for record in read_records(path) if is_kept(record, end)]
             if path.exists():
                 write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 

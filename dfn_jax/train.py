@@ -147,6 +147,15 @@ def check_trainable(task: Task, config: ConfigDict) -> None:
         )
 
 
+def _tell_of_a_curriculum_without_end(task: Task, config: ConfigDict) -> None:
+    ends, steps = task.curriculum.ends, config.train.steps
+    if 0 < steps <= ends and processes.is_first():
+        tqdm.write(
+            f"no step of the {steps} will be on whole examples, as the curriculum shows those from step {ends} on",
+            file=sys.stderr,
+        )
+
+
 def _make_mesh(config: ConfigDict) -> Mesh:
     size = {"batch_size": config.train.batch_size, "image_size": tuple(config.data.image_size)}
     return parallel.make_mesh(config.mesh, **size)
@@ -202,11 +211,10 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
     check_trainable(task, config)
+    _tell_of_a_curriculum_without_end(task, config)
     mesh = _mesh(config)
     optimiser, schedule = make_optimiser(config.optim)
-    steps, log_every, checkpoint_every, evaluate_every = (
-        config.train[name] for name in ("steps", "log_every", "checkpoint_every", "evaluate_every")
-    )
+    steps, log_every, checkpoint_every = (config.train[name] for name in ("steps", "log_every", "checkpoint_every"))
     first = processes.is_first()
     with (
         _termination() as asked_to_end,
@@ -229,7 +237,7 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
         bar = progress(range(start, steps), initial=start, total=steps, unit="step", disable=quiet)
         bar.set_description("compiling")
         for step in bar:
-            if evaluate_every and step and step % evaluate_every == 0:
+            if _is_tested(step, config):
                 _write_test_metrics(task, state, step, records)
                 began = time.monotonic()
             watchdog.begin(step + 1)
@@ -249,9 +257,8 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
                 bar.set_description("training")
             ending = asked_to_end(done)
             # Nothing is to be lost where an evaluation, which may take long, is cut short.
-            testing = evaluate_every and done % evaluate_every == 0
             regular = done % checkpoint_every == 0 or done == steps
-            saving = regular or ending or testing
+            saving = regular or ending or _is_tested(done, config)
             if not (saving or done % log_every == 0):
                 continue
             record = guard.summarise(jax.device_get(pending), first_step=done - len(pending))
@@ -271,11 +278,17 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
                 checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if comparable else None)
             if ending:
                 break
-    # Only now the last checkpoint is whole.
-    if ending or (jax.process_count() == 1 and asked_to_end(steps)):
+    # Only now the last checkpoint is whole. Processes that were asked meanwhile have agreed on the step to come.
+    if ending or asked_to_end(steps + 1):
         again = f"the same command, with --workdir={workdir}, goes on from there"
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; {again}")
     return parallel.to_host(state)
+
+
+def _is_tested(step: int, config: ConfigDict) -> bool:
+    """Whether training looks at the test set before it goes on from a step."""
+    every = config.train.evaluate_every
+    return bool(every and step and step % every == 0)
 
 
 def _comparable(step: int, config: ConfigDict, task: Task) -> bool:
@@ -335,7 +348,7 @@ def _begin(
         state = make_state(task, config, jax.tree.map(lambda one: one.sharding, shapes), initial=initial)
     start = int(state.step)
     checkpoints.set_aside_after(start)
-    records.drop_after(start)
+    records.drop_after(start, tests_anew=start < steps and _is_tested(start, config))
     if first and (start < steps or not start):
         if start:
             tqdm.write(f"going on from step {start}")

@@ -1,5 +1,6 @@
 """Checkpoints: exact resuming, after a damage, a full disk or SIGTERM too, and the best one's choice."""
 
+import concurrent.futures
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfn_jax.checkpoint import fingerprint
+from dfn_jax.checkpoint import Checkpoints, fingerprint
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.records import mean_loss, read_records
 from dfn_jax.tasks import make_task
@@ -144,6 +145,22 @@ def test_a_damaged_checkpoint_is_skipped_and_the_run_is_the_same(how, tmp_path, 
     named = f"{tmp_path}/checkpoints/6 cannot be read"
     assert (named in capsys.readouterr().err) == (how != "missing")
     assert (tmp_path / "damaged_checkpoints" / "6-0").is_dir() == (how != "missing")
+
+
+def test_a_checkpoint_that_a_disk_fails_to_give_once_is_not_damaged(tmp_path, monkeypatch, capsys):
+    state, read, failures = train(regression(), config(), tmp_path), Checkpoints._read, [OSError("stale handle")]
+
+    def once(self, step, like):
+        if failures:
+            raise failures.pop()
+        return read(self, step, like)
+
+    monkeypatch.setattr(Checkpoints, "_read", once)
+    again = train(regression()._replace(train_batch=None), config(), tmp_path)
+    np.testing.assert_array_equal(state.params["w"], again.params["w"])
+    assert not failures
+    assert not (tmp_path / "damaged_checkpoints").exists()
+    assert "cannot be read" not in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_on_another_disk_is_set_aside_too(tmp_path, monkeypatch):
@@ -286,6 +303,29 @@ def test_sigterm_while_the_last_checkpoint_is_written_is_not_lost(tmp_path):
     with pytest.raises(PreemptedError, match="at step 3"):
         train(asked_to_end_at(2), settings, tmp_path)
     assert int(train(regression(), settings, tmp_path).step) == 3
+
+
+def test_what_listened_to_sigterm_before_listens_again_unless_it_came(tmp_path):
+    """What follows the end that was asked for is not cut short by another signal."""
+
+    def mine(*_):
+        raise AssertionError("the run listens itself")
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        train(regression(), config(), tmp_path / "whole")
+        assert signal.getsignal(signal.SIGTERM) is mine
+        with pytest.raises(PreemptedError):
+            train(asked_to_end_at(2), config(), tmp_path / "ended")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_may_be_in_any_thread(tmp_path):
+    """But only in the main one may it listen to signals."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        assert int(pool.submit(train, regression(), config(), tmp_path).result().step) == config().train.steps
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "record"])

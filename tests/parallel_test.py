@@ -8,11 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from dfn_jax import parallel
 from dfn_jax.errors import InputError
-from dfn_jax.parallel import make_mesh
 from dfn_jax.tasks import make_task
-from experiments import steerable, stereo
+from experiments import highway, moving_mnist, steerable, stereo
 from tests.regression import config
 
 ROOT = Path(__file__).parents[1]
@@ -24,11 +25,14 @@ import collections, re
 import jax, numpy as np
 from dfn_jax import parallel
 from dfn_jax.errors import InputError
+from dfn_jax.models.lstm import EncoderForecaster
+from dfn_jax.models.stereo import StereoDFN
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.train import make_state, make_train_step
 from experiments import moving_mnist, stereo
 from experiments.highway import get_config
+from tests.models_test import random_parameters
 
 # Batches that are drawn: each group its own examples, with nothing exchanged, and together those of one device.
 exchanges = r"(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast)"
@@ -62,6 +66,13 @@ for count in (8, 6, 3):
     np.testing.assert_allclose(found, 2 * batch["frames"][:count].sum((1, 2, 3, 4)), rtol=1e-5)
 named = parallel.over_examples(lambda factor, batch: {"sums": factor * batch["frames"].sum((1, 2, 3, 4))})
 np.testing.assert_allclose(named(factor, batch)["sums"], sums(factor, batch["frames"])[0], rtol=1e-5)
+config.mesh.height = 2
+try:
+    parallel.make_mesh(config.mesh, batch_size=8, image_size=(15, 16))
+except InputError as error:
+    assert "images of 15 rows do not divide among 2 devices" in str(error)
+else:
+    raise AssertionError("15 rows are split in two")
 try:
     parallel.drawn(mesh, lambda tables, step, indices: batch, {}, 8)(0)
 except InputError as error:
@@ -98,6 +109,24 @@ for data, height, split in ((8, 1, False), (4, 2, False), (2, 2, True)):
         exchanged = collections.Counter(re.findall(exchanges + r"(?:-start)?\\(", compiled))
         # Of the loss, and of all gradients together.
         assert set(exchanged) == {"all-reduce"} and exchanged["all-reduce"] <= 2, exchanged
+
+# The other kinds of networks, as a user would: JAX checks which values differ by device, and sums up gradients.
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+whole, parts = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+random = np.random.default_rng(1)
+left, clips = random.random((8, 8, 16, 1), np.float32), random.random((8, 3, 8, 8, 1), np.float32)
+lstm = EncoderForecaster((4,), 3, 4, read_all=True)
+for network, inputs, predict in (
+    (StereoDFN(taps=5), left, StereoDFN(taps=5).apply),
+    (lstm, clips, lambda params, frames: lstm.apply(params, frames, 2)),
+):
+    params = random_parameters(network, inputs)
+    loss = lambda params, inputs: jax.numpy.mean(predict(params, inputs)[0] ** 2)
+    mean = lambda params, inputs: jax.lax.pmean(loss(params, inputs), "data")
+    mapped = jax.shard_map(mean, mesh=mesh, in_specs=(whole, parts), out_specs=whole)
+    gradients = [jax.tree.leaves(jax.jit(jax.grad(function))(params, inputs)) for function in (mapped, loss)]
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 """
 
 
@@ -108,15 +137,56 @@ def test_layouts_of_devices_agree_and_exchange_sums_alone():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("experiment", [steerable, stereo], ids=lambda module: module.__name__)
-def test_a_part_of_a_batch_is_that_part_of_the_whole(experiment):
-    task = make_task(experiment.get_config("smoke"))
-    whole, part = jax.device_get(task.train_batch(2)), jax.device_get(task.train_batch(2, range(3, 5)))
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    """A folder with a clip and with stereo pairs, of noise."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    for folder in ("clip", "pairs/left", "pairs/right"):
+        (tmp_path / folder).mkdir(parents=True)
+        for index in range(12):
+            Image.fromarray(random.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / folder / f"{index:02d}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("experiment", "source", "folder"),
+    [
+        (steerable, "texture", ""),
+        (steerable, "images", "clip"),
+        (stereo, "highway", ""),
+        (stereo, "pairs", "pairs"),
+        (highway, "highway", ""),
+        (highway, "video", "clip"),
+        (moving_mnist, "moving_mnist", ""),
+    ],
+)
+def test_a_part_of_a_batch_is_that_part_of_the_whole(experiment, source, folder, real):
+    config = experiment.get_config("smoke")
+    config.data.name, config.data.image_size = source, (16, 16)
+    if folder:
+        config.data.dir = str(real / folder)
+    if experiment is moving_mnist:
+        config.data.digits = "drawn"
+    batch = make_task(config).train_batch
+    whole, part = jax.device_get(batch(2)), jax.device_get(batch(2, range(3, 5)))
+    assert whole.keys() == part.keys()
     for name, field in whole.items():
-        np.testing.assert_array_equal(part[name], field[3:5])
+        np.testing.assert_allclose(part[name], field[3:5], atol=1e-6)
+        assert np.abs(field[3] - field[4]).max() > 0.01
 
 
-def test_a_batch_that_does_not_divide_names_the_numbers():
-    settings = config(**{"mesh.data": 3})
-    with pytest.raises(InputError, match=f"data is 3 .* but there are {jax.device_count()} devices"):
-        make_mesh(settings.mesh, batch_size=8, image_size=(8, 8))
+def test_devices_that_are_no_box_of_chips_are_taken_as_they_come(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr(parallel.mesh_utils, "create_device_mesh", refuse)
+    mesh = parallel.make_mesh(config().mesh, batch_size=8, image_size=(8, 8))
+    assert (list(mesh.devices.flat), mesh.axis_names) == (jax.devices()[: mesh.size], ("data", "height"))
+
+
+def test_more_devices_than_there_are_names_the_numbers():
+    there = jax.device_count()
+    settings = config(**{"mesh.data": there + 1})
+    with pytest.raises(InputError, match=f"data is {there + 1} .* but there are {there} devices"):
+        parallel.make_mesh(settings.mesh, batch_size=8, image_size=(8, 8))

@@ -33,7 +33,7 @@ processes.join(*joining)
 import jax
 import numpy as np
 from tests.regression import config, regression
-from dfn_jax.errors import PreemptedError
+from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import train
 assert jax.process_count() == 2 and jax.device_count() == 2
@@ -58,6 +58,15 @@ assert parallel.local_indices(tall, 8) is None
 clips = np.arange(8 * 3 * 4 * 2).reshape(8, 3, 4, 2, 1)
 (rows,) = parallel.place(tall, {"frames": clips}, None, 8)["frames"].addressable_shards
 np.testing.assert_array_equal(rows.data, clips[:, :, 2 * jax.process_index() :][:, :, :2])
+try:
+    with processes.together():
+        if jax.process_index() == 1:
+            raise InputError("mine")
+except InputError as error:
+    told = "mine" if jax.process_index() == 1 else "another process of this run could not go on; its message says why"
+    assert str(error) == told
+else:
+    raise AssertionError("one goes on without the other")
 try:
     with processes.end_with_the_others():
         state = train(task._replace(train_batch=batch, evaluate=evaluate), settings, workdir)
@@ -99,6 +108,23 @@ print(json.dumps(multihost_utils.process_allgather(found["w"], tiled=True)[::204
 """
 
 
+# Sends SIGTERM to itself, where it is the second one, after the last step, while the last checkpoint is written.
+PROGRAM_ENDED_LATE = PROGRAM.replace(
+    "task = regression()\n",
+    """task = regression()
+import os, signal
+from dfn_jax.checkpoint import Checkpoints
+end = Checkpoints.__exit__
+def late(self, *error):
+    if jax.process_index() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3)
+    end(self, *error)
+Checkpoints.__exit__ = late
+""",
+)
+
+
 def free_port():
     with socket.socket() as sock:
         sock.bind(("localhost", 0))
@@ -124,8 +150,17 @@ def start(workdir, *, program=PROGRAM, steps=6, pause=0.0, environments=({}, {})
     return processes
 
 
+def outputs_of(processes, seconds):
+    """What each printed until its end; none is left behind."""
+    try:
+        return [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def finish(processes):
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = outputs_of(processes, 120)
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
     weights = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
@@ -151,7 +186,7 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     processes = start(tmp_path / "run", steps=40, pause=0.3, environments=slurm, explicit=False)
     wait_for_checkpoint(tmp_path / "run", 2, processes)
     processes[1].send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = outputs_of(processes, 60)
     assert [process.returncode for process in processes] == [75, 75], outputs
     ends = [output.splitlines()[-1] for output, _ in outputs]
     assert ends[0] == ends[1]
@@ -160,7 +195,7 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     processes = start(tmp_path / "run", steps=40, pause=0.3)
     wait_for_checkpoint(tmp_path / "run", ended + 1, processes)
     processes[1].kill()
-    _, errors = processes[0].communicate(timeout=60)
+    (_, errors), _ = outputs_of(processes, 60)
     # 1 where a computation fails first, an abort where JAX's own heartbeat does.
     assert processes[0].returncode in (1, -signal.SIGABRT), errors
     assert processes[0].returncode != 1 or "process 0 of 2 lost another one" in errors, errors[-900:]
@@ -171,6 +206,13 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     losses = [[record["loss"] for record in of_run if "loss" in record] for of_run in records]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     assert [record["step"] for record in records[1] if "test_first_weight" in record] == [10, 20, 30]
+
+
+def test_sigterm_while_the_last_checkpoint_is_written_ends_all(tmp_path):
+    processes = start(tmp_path, program=PROGRAM_ENDED_LATE)
+    outputs = outputs_of(processes, 120)
+    assert [process.returncode for process in processes] == [75, 75], outputs
+    assert all("asked to end at step 6, which is saved" in output for output, _ in outputs)
 
 
 def test_all_go_on_from_the_checkpoint_before_one_that_a_single_process_cannot_read(tmp_path):
@@ -198,7 +240,7 @@ def launch_two(workdir, *, learning_rates):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = outputs_of(processes, 120)
     return [process.returncode for process in processes], outputs
 
 
@@ -229,10 +271,19 @@ def test_the_program_of_two_processes_finds_what_that_of_one_does(tmp_path, monk
     [
         (("localhost:1", None, None), "go together"),
         (("localhost:1", 2, 2), "--process_id is 2; it must be at least 0 and below --num_processes, 2"),
-        ((None, None, None), "did not find each other"),
         (("localhost", 1, 0), "wanted HOST:PORT"),
     ],
 )
 def test_what_cannot_be_joined_is_told(arguments, message):
     with pytest.raises(InputError, match=message):
         join(*arguments)
+
+
+def test_where_no_cluster_says_who_the_others_are_it_is_told():
+    """In a process of its own, which knows of no cluster, and in which JAX has not begun."""
+    clusters = ("SLURM_", "OMPI_", "PMI_", "KUBERNETES_", "TPU_", "CLOUD_TPU_", "MEGASCALE_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(clusters)}
+    code = "from dfn_jax.processes import join; join(None, None, None)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert "the processes did not find each other (coordinator_address should be defined" in done.stderr

@@ -3,6 +3,7 @@
 import json
 import struct
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from dfn_jax.records import Records, read_records
@@ -17,7 +18,7 @@ def test_the_code_that_made_the_steps_is_recorded(tmp_path, monkeypatch):
     starts = read_records(tmp_path / "starts.jsonl")
     assert [(start["step"], start["commit"]) for start in starts] == [(0, "first"), (2, "second"), (4, "second")]
     with Records(tmp_path) as records:
-        records.drop_after(2)  # What began at step 2 made nothing that was saved.
+        records.drop_after(2, tests_anew=False)  # What began at step 2 made nothing that was saved.
     assert [start["step"] for start in read_records(tmp_path / "starts.jsonl")] == [0]
 
 
@@ -29,9 +30,18 @@ def test_records_survive_a_kill_in_the_middle_of_a_line(tmp_path):
     path.write_text(path.read_text() + '{"step": 4, "lo')
     assert [record["step"] for record in read_records(path)] == [1, 2, 3]
     with Records(tmp_path) as records:
-        records.drop_after(2)
+        records.drop_after(2, tests_anew=False)
         records.write(3, {"loss": 0.25})
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(("tests_anew", "kept"), [(True, [1, 2]), (False, [1, 2, 2])])
+def test_a_look_at_the_test_set_goes_only_where_it_is_taken_again(tests_anew, kept, tmp_path):
+    with Records(tmp_path) as records:
+        for step, name in ((1, "loss"), (2, "loss"), (2, "test_error"), (3, "loss")):
+            records.write(step, {name: 0.5})
+        records.drop_after(2, tests_anew=tests_anew)
+    assert [record["step"] for record in read_records(tmp_path / "metrics.jsonl")] == kept
 
 
 def test_tensorboard_is_told_the_same(tmp_path):

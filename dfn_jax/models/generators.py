@@ -125,7 +125,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Convolutions, one upsampling, convolutions and two 1x1 layers from the code to one vector per pixel.
 
-    The last layer is computed in float32 at least: an error of a logit is one of the filter, in proportion.
+    The last layer is computed in float32 at least: an error of a logit is one of the filter, in proportion. (Its
+    products, as those of all layers, are as precise as JAX makes them: see `precision` in docs/clusters.md.)
 
     Attributes:
         coarse: channels out of each 3x3 layer before the upsampling.

@@ -59,11 +59,13 @@ class PeepholeLSTM(nn.Module):
 
         def kernel(name: str, channels: int) -> Array:
             shape = (self.kernel_size, self.kernel_size, channels, 4 * self.features)
-            return self.param(name, nn.initializers.glorot_uniform(), shape).astype(self.dtype)
+            return self.param(name, nn.initializers.glorot_uniform(), shape)
 
         def convolve(images: Array, kernel: Array) -> Array:
             half = (self.kernel_size // 2, self.kernel_size // 2)
-            return conv(images.astype(self.dtype), kernel, padding=(half, half)).astype(at_least_float32(self.dtype))
+            # The kernel is cast here, in each step, so that its gradients are added up in its own type.
+            images, kernel = images.astype(self.dtype), kernel.astype(self.dtype)
+            return conv(images, kernel, padding=(half, half)).astype(at_least_float32(self.dtype))
 
         bias = self.param("bias", _remember, (4 * self.features,))
         to_input, to_forget, to_output = self.param("peepholes", nn.initializers.zeros, (3, self.features))
