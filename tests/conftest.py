@@ -1,6 +1,6 @@
 """Tests run on the CPU, by programs that, run once or twice, are not worth optimising: it saves a fifth of the time.
 
-`JAX_PLATFORMS= XLA_FLAGS= pytest` does otherwise.
+On a GPU: `JAX_PLATFORMS= XLA_FLAGS= JAX_DEFAULT_MATMUL_PRECISION=highest python -m pytest -n 0`.
 """
 
 import functools

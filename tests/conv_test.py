@@ -37,24 +37,32 @@ def kernel_gradient_by_loops(images, gradient, kernel_shape, strides, padding):
 
 
 @pytest.mark.parametrize(
-    ("case", "samples"),
-    [(case, at_once) for case in CASES for at_once in (1, 2, 16)[: case[0][0]]],  # each in other portions
+    ("case", "samples", "level"),
+    [
+        *((case, at_once, None) for case in CASES for at_once in (1, 2, 16)[: case[0][0]]),  # each in other portions
+        *((case, 2, 3) for case in CASES[:4]),  # optimised as what users run, and as no other program of the tests
+    ],
 )
-def test_gradients(case, samples, monkeypatch):
+def test_gradients(case, samples, level, monkeypatch):
     image_shape, kernel_shape, strides, padding = case
     monkeypatch.setattr(conv_module, "_SAMPLES", samples)
     random = np.random.default_rng(0)
     images = random.standard_normal(image_shape).astype(np.float32)
     kernel = random.standard_normal(kernel_shape).astype(np.float32)
-    output, pull = jax.vjp(jax.jit(lambda x, w: conv(x, w, strides=strides, padding=padding)), images, kernel)
     plain, plain_pull = jax.vjp(
         lambda x, w: jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")),
         images,
         kernel,
     )
+    gradient = random.standard_normal(plain.shape).astype(np.float32)
+
+    def ours(images, kernel, gradient):
+        output, pull = jax.vjp(lambda x, w: conv(x, w, strides=strides, padding=padding), images, kernel)
+        return output, *pull(gradient)
+
+    options = {"compiler_options": {"xla_backend_optimization_level": level}} if level else {}
+    output, of_images, of_kernel = jax.jit(ours, **options)(images, kernel, gradient)
     np.testing.assert_allclose(output, plain, rtol=1e-5, atol=1e-5)
-    gradient = random.standard_normal(output.shape).astype(np.float32)
-    of_images, of_kernel = pull(gradient)
     np.testing.assert_allclose(of_images, plain_pull(gradient)[0], rtol=1e-5, atol=1e-5)
     wanted = kernel_gradient_by_loops(images.astype(np.float64), gradient, kernel_shape, strides, padding)
     np.testing.assert_allclose(of_kernel, wanted, rtol=1e-5, atol=1e-5)
@@ -82,8 +90,13 @@ def test_upsampled_convolution_is_that_of_the_repeated_pixels(shape):
 
 
 def test_results_of_an_upsampled_convolution_are_put_together_alike_on_every_device():
-    places = jnp.asarray(np.random.default_rng(0).standard_normal((2, 4, 3, 8)), jnp.float32)
-    np.testing.assert_array_equal(_gathered(places), _spread(places))
+    places = np.random.default_rng(0).standard_normal((2, 4, 3, 8)).astype(np.float32)
+    wanted = np.zeros((2, 6, 4, 2), np.float32)
+    for y, x in np.ndindex(6, 4):  # Between four places, the nearest result of each: its two channels for there.
+        first = 2 * (2 * (y % 2) + x % 2)
+        wanted[:, y, x] = places[:, -(-y // 2), -(-x // 2), first : first + 2]
+    for function in (_gathered, _spread):
+        np.testing.assert_array_equal(function(jnp.asarray(places)), wanted)
 
 
 def test_half_precision_accumulates_in_float32():
@@ -126,8 +139,11 @@ def test_no_convolution_goes_to_the_slow_library(size):
         assert computations
         # What goes to YNNPACK is a fusion of its own; the other slow way reverses a kernel as large as an image.
         fusions = [text for text in computations if "fused_computation" in text.splitlines()[0]]
-        assert bool(fusions) == (work is plain)
-        assert "rhs_reversal" not in compiled
+        if work is plain:
+            assert fusions, "XLA no longer takes YNNPACK: what keeps convolutions from it may be needless"
+        else:
+            assert not fusions
+            assert "rhs_reversal" not in compiled
 
 
 def test_wrong_shapes_are_named():

@@ -110,9 +110,8 @@ def test_an_image_that_vanishes_is_told_by_name(folder):
     found = crops(folder, image_size=(8, 8), seed=0)
     for path in folder.rglob("*.*"):
         path.unlink()
-    with pytest.raises((InputError, OSError)) as caught:
+    with pytest.raises(InputError, match=f"cannot read .*{folder.name}"):
         epochs.batch(found, 0, batch_size=1)
-    assert str(folder) in str(caught.value)
 
 
 def test_photographs_are_turned_as_their_camera_says(tmp_path):

@@ -188,10 +188,15 @@ def test_softmax_of_large_logits_is_finite(implementation):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "cpu, optimised", "tpu"])
 def test_gradients(layout, channels, options, normalize, implementation, platform, monkeypatch):
-    """And those that a TPU would compute, by other programs: here on the CPU, to which JAX is told to give them."""
+    """And those that a TPU would compute, by other programs: here on the CPU, to which JAX is told to give them.
+
+    Most are not optimised, as all programs of the tests (see `conftest.py`); some are, as those of users.
+    """
     skip_without_banks(layout, implementation)
+    if platform == "cpu, optimised" and (implementation != "shift" or channels != 2):
+        pytest.skip("optimising takes half a second each time")
     if platform == "tpu":
         if implementation != "shift" or layout == "banks" or channels == 5:
             pytest.skip("it is the same on every platform")
@@ -217,10 +222,11 @@ def test_gradients(layout, channels, options, normalize, implementation, platfor
     weights = random.standard_normal(expected(*arrays).shape)
     with jax.enable_x64(True):
         value, (for_images, for_filters) = jax.jit(
-            jax.value_and_grad(lambda *arrays: jnp.sum(weights * function(*arrays)), argnums=(0, 1))
+            jax.value_and_grad(lambda *arrays: jnp.sum(weights * function(*arrays)), argnums=(0, 1)),
+            compiler_options={"xla_backend_optimization_level": 3} if platform == "cpu, optimised" else None,
         )(*arrays)
         assert value.dtype == for_images.dtype == for_filters.dtype == jnp.float64
-        assert platform == "cpu" or chosen.called
+        assert platform != "tpu" or chosen.called
         if implementation == "patches":
             ahead = jax.jit(functools.partial(jax.jvp, function))(arrays, tuple(directions))[1]
     np.testing.assert_allclose(np.asarray(value), np.sum(weights * expected(*arrays)), rtol=1e-9)
@@ -402,6 +408,12 @@ def test_bad_arguments_raise(changes, message):
     arguments = {"images": np.zeros((1, 4, 4, 2), np.float32), "filters": np.zeros((1, 4, 4, 9), np.float32)}
     with pytest.raises(ValueError, match=message):
         dynamic_local_filter(**(arguments | {"kernel_size": 3} | changes))
+
+
+def test_more_numbers_than_the_kernels_can_count_are_refused():
+    images, filters = (jax.ShapeDtypeStruct((1, 2**16, 2**15, 1), jnp.float32) for _ in range(2))
+    with pytest.raises(ValueError, match=r"'pallas' got an array of 2147483648 numbers, wanted fewer than 2\*\*31"):
+        jax.eval_shape(functools.partial(dynamic_local_filter, kernel_size=1, implementation="pallas"), images, filters)
 
 
 def test_a_size_that_is_traced_is_told_how_to_be_static():

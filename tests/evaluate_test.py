@@ -83,7 +83,8 @@ def test_results_name_the_code_that_made_the_steps(starts, steps, told):
 
 
 def test_the_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    settings = ("user.name=a", "user.email=a@b", "commit.gpgsign=false")
+    git = ["git", *(word for one in settings for word in ("-c", one)), "-C", str(tmp_path)]
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout

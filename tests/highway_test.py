@@ -354,6 +354,25 @@ def test_nothing_flows_while_no_time_passes(scenes):
     assert np.mean(visible) > 0.995
 
 
+def test_a_batch_of_video_is_the_scenes_at_their_times_with_the_flow_into_its_last_frames():
+    key, size = jax.random.key(3), (16, 16)
+    batch = highway.video_batch(key, batch_size=2, frames=4, interval=STEP, image_size=size, flows=2)
+    assert {name: field.shape for name, field in batch.items()} == {
+        "frames": (2, 4, *size, 1),
+        "flow": (2, 2, *size, 2),
+        "visible": (2, 2, *size),
+    }
+    scenes = highway.sample_scenes(key, 2)
+    for index in range(4):
+        (view,) = highway.render_views(scenes, image_size=size, time=index * STEP, eyes=(0,))
+        np.testing.assert_allclose(batch["frames"][:, index], view, atol=1e-4)
+    for index, frame in enumerate((2, 3)):
+        flow, visible = highway.optical_flow(scenes, image_size=size, time=(frame - 1) * STEP, later=frame * STEP)
+        close = np.abs(batch["flow"][:, index] - flow).max(-1) < 1e-3
+        assert close.mean() > 0.99
+        assert (batch["visible"][:, index] == visible).mean() > 0.99
+
+
 # Scenes and time
 
 

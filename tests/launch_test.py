@@ -116,7 +116,7 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/stereo.py:smoke", "--workdir=gs://bucket/run"), "is an address, not a folder; mount"),
         (("--config=experiments/stereo.py:smoke", "--config.data.image_size[0]=32"), "give the whole tuple, in quotes"),
         (("--config=experiments/stereo.py:fast",), "unknown preset 'fast'; choose one of: paper, quick, smoke"),
-        (("--config=experiments/stereo.py:smoke", "--config.optim.rate=1"), "rate"),
+        (("--config=experiments/stereo.py:smoke", "--config.optim.rate=1"), "the config has no entry 'rate'"),
         (("--config=experiments/stereo.py:smoke", "--config.train.steps=many"), "many"),
         (("--config=experiments/nothing.py",), "there is no file experiments/nothing.py"),
         (("--config", "experiments/nothing.py"), "there is no file experiments/nothing.py"),

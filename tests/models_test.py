@@ -1,19 +1,16 @@
 """The networks have exactly the published numbers of parameters, and do what they say."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfn_jax.models import generators
 from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.generators import Conv
-from dfn_jax.models.lstm import EncoderForecaster
 from dfn_jax.models.spatial_transformer import SpatialTransformer
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.models.stereo import StereoDFN
-from dfn_jax.models.video import VideoDFN, rollout
 from tests import reference
 
 KEY = jax.random.key(0)
@@ -103,14 +100,15 @@ def test_the_steerable_prediction_is_the_image_under_its_own_filter():
 
 def test_half_precision_computes_in_half_and_keeps_float32_parameters():
     left = jax.random.uniform(KEY, (1, 8, 16, 1))
-    params = random_parameters(StereoDFN(), left)
+    params = jax.tree.map(lambda leaf: 2 * leaf, random_parameters(StereoDFN(), left))
     exact = jax.jit(StereoDFN().apply)(params, left)
     half = jax.jit(StereoDFN(dtype=jnp.bfloat16).apply)(params, left)
     initial = jax.eval_shape(StereoDFN(dtype=jnp.bfloat16).init, KEY, left)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(initial))
     assert half.prediction.dtype == half.filters.dtype == jnp.float32
-    difference = jnp.abs(half.prediction - exact.prediction).max()
-    assert 0 < difference < 0.05
+    differ_by_pixel = jnp.std(exact.filters, axis=(1, 2)).max()
+    assert differ_by_pixel > 0.01
+    assert 0 < jnp.abs(half.filters - exact.filters).max() < 0.2 * differ_by_pixel
 
 
 def test_a_bias_that_samples_share_has_the_sum_of_their_gradients_by_a_product():
@@ -122,30 +120,4 @@ def test_a_bias_that_samples_share_has_the_sum_of_their_gradients_by_a_product()
     found = gradient(params)["params"]["position_bias"]
     np.testing.assert_allclose(found, np.asarray(weights, np.float64).sum(0), rtol=1e-5, atol=1e-6)
     assert "axes=(0,)" not in str(jax.make_jaxpr(gradient)(params))
-
-
-@pytest.mark.parametrize("kind", ["stereo", "video", "lstm"])
-def test_the_gradient_under_shard_map_as_users_call_it(kind):
-    """It checks which values differ by device; those of one network on all are shared."""
-    left, frames = np.random.default_rng(1).random((1, 8, 16, 1), np.float32), np.ones((1, 3, 8, 8, 1), np.float32)
-    if kind == "stereo":
-        network, inputs = StereoDFN(taps=5), left
-        predict = network.apply
-    elif kind == "video":
-        network = VideoDFN((4, 4), (), (4,), 4, 3, window=2, dynamic_bias=True, position_bias=True)
-        inputs, predict = frames, functools.partial(rollout, network, horizon=2)
-    else:
-        network, inputs = EncoderForecaster((4,), 3, 4, read_all=True), frames
-        predict = functools.partial(network.apply, horizon=2)
-    params = random_parameters(network, inputs[:, :2] if kind == "video" else inputs)
-
-    def loss(params, inputs):
-        return jnp.mean(predict(params, inputs)[0] ** 2)
-
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    split, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
-    mean = jax.shard_map(
-        lambda *arguments: jax.lax.pmean(loss(*arguments), "data"), mesh=mesh, in_specs=(whole, split), out_specs=whole
-    )
-    found, wanted = (jax.jit(jax.grad(function))(params, inputs) for function in (mean, loss))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), found, wanted)
+    assert reference.of_few_bits(lambda bias: generators._for_samples(bias, 3), jnp.zeros((4, 6, 3))) == []

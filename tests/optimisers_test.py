@@ -6,11 +6,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from dfn_jax.errors import InputError
-from dfn_jax.optimisers import make_optimiser
+from dfn_jax.optimisers import make_optimiser, optimiser_steps
 
 
-def settings(name):
-    return ConfigDict({"name": name, "learning_rate": 0.01, "halve_every": 3, "clip_norm": 0.0})
+def settings(name, clip_norm=0.0):
+    return ConfigDict({"name": name, "learning_rate": 0.01, "halve_every": 3, "clip_norm": clip_norm})
 
 
 def updates(name, params, gradients):
@@ -70,6 +70,24 @@ def test_muon_makes_the_update_of_a_kernel_orthogonal():
     # The five Newton-Schulz steps of Muon bring singular values near one, to about a third.
     wanted = -0.01 * 0.2 * np.sqrt(36) * left @ right
     assert np.linalg.norm(matrix - wanted) < 0.3 * np.linalg.norm(wanted)
+
+
+def test_muon_halves_the_rate_of_kernels_too():
+    gradient = random_layers(0)
+    found = [update["Conv_0"]["kernel"] for update in updates("muon", gradient, [gradient] * 4)]
+    # Of one gradient again and again, the orthogonal direction is the same.
+    for update, rate in zip(found, (1, 1, 1, 0.5), strict=True):
+        np.testing.assert_allclose(update, rate * found[0], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_updates_are_counted(name, clip_norm):
+    optimiser, gradient = make_optimiser(settings(name, clip_norm))[0], random_layers(0)
+    state = optimiser.init(gradient)
+    for count in range(3):
+        assert int(optimiser_steps(state)) == count
+        _, state = optimiser.update(gradient, state, gradient)
 
 
 def test_unknown_names_list_the_known():

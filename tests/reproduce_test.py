@@ -10,6 +10,7 @@ import shlex
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from dfn_jax.errors import InputError
 from dfn_jax.files import read_arrays
@@ -116,6 +117,27 @@ def test_a_row_is_run_by_its_command(tmp_path, monkeypatch):
     assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
     assert record["command"].endswith(" --config.train.checkpoint_every=3")
     assert run(0, ["--config.train.checkpoint_every=3"]) == (record, None), "though its recipe has tuples and fractions"
+
+
+def test_rows_after_one_that_fails_are_run_and_it_is_told_at_last(tmp_path, monkeypatch):
+    kept, table = [], TABLES["stereo"]
+
+    def run_row(name, row, protocol, seed, options):
+        if row.preset == "twin":
+            raise InputError("no disk")
+        return {"row": row.preset, "seed": seed}, None
+
+    monkeypatch.setattr(reproduce, "run_row", run_row)
+    monkeypatch.setattr(reproduce, "keep", lambda name, record, values: kept.append((record["row"], record["seed"])))
+    options = flags.FlagValues()
+    for name in reproduce.FLAGS:
+        flags.DEFINE_bool(name, name == "short", "", options)
+    for name, value in {"rows": None, "seeds": ["0", "1"], "option": []}.items():
+        flags.DEFINE_list(name, value, "", options)
+    options.mark_as_parsed()
+    with pytest.raises(InputError, match=r"^twin, seed 0: no disk; twin, seed 1: no disk$"):
+        reproduce._main(["stereo"], options)
+    assert kept == [(row.preset, seed) for row in table.rows if row.preset != "twin" for seed in (0, 1)]
 
 
 def test_a_short_run_changes_the_recipe_as_the_table_says():

@@ -147,8 +147,10 @@ with told_in_one_line("harness"):
     runs.outcome({SMOKE}, runs.ROOT / "run")
 """
     process = subprocess.Popen([sys.executable, "-c", harness], cwd=runs.ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
     while not (tmp_path / "ready").exists():
         assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)

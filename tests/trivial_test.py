@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from dfn_jax import trivial
+from tests.reference import of_few_bits
 
 
 def shifted_by_loop(left, disparity):
@@ -37,6 +38,10 @@ def test_shift_per_row_against_loop(pairs):
     disparity = np.float32([0, 1.25, 8.75, -2.5])
     result = shift_images(pairs[0], disparity)
     np.testing.assert_allclose(result, shifted_by_loop(pairs[0], disparity), atol=1e-6)
+
+
+def test_blurs_are_of_float32_on_every_device():
+    assert of_few_bits(trivial.blurred, np.zeros((1, 12, 12, 1), np.float32)) == []
 
 
 def test_candidate_shifts():

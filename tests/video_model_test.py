@@ -122,13 +122,6 @@ def test_filters_are_those_that_made_the_frames():
     )
 
 
-def test_a_longer_horizon_begins_with_the_shorter_one():
-    network, params, frames = make()
-    long = jitted_rollout(network, params, frames, horizon=5).frame
-    np.testing.assert_allclose(long[:, :1], jitted_rollout(network, params, frames, horizon=1).frame, atol=1e-6)
-    assert long.shape == (2, 5, *SIZE, 1)
-
-
 def test_gradient_of_the_whole_rollout():
     with jax.enable_x64(True):
         network, params, frames = make(**OPTIONS["all"], dtype=jnp.float64)

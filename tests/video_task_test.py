@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from dfn_jax.data import moving_mnist as sequences
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task, video_networks
+from dfn_jax.tasks.task import TEST_SEED
 from dfn_jax.tasks.video_data import SOURCES, video_data
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
@@ -267,10 +268,17 @@ def test_the_horizon_doubles_as_often_as_asked_for():
     assert make_task(config).curriculum.shown(batch, 0)["frames"].shape[1] == 8
 
 
-def test_a_part_of_a_batch_is_that_part_of_the_whole():
-    data = video_data(mnist_config(), "moving_mnist")
-    part = data.train_batch(3, range(5, 7))["frames"]
-    np.testing.assert_array_equal(part, data.train_batch(3)["frames"][5:7])
+@pytest.mark.parametrize(
+    ("name", "config"), [("moving_mnist", mnist_config()), ("highway", highway.get_config("smoke"))]
+)
+def test_training_draws_no_sequence_that_is_tested_on(name, config):
+    config.train.batch_size = config.eval.examples = 16
+    (test,) = video_data(config, name).test_set()[1]
+    drawn = [test["frames"][:, 0]]
+    for seed in (0, TEST_SEED):
+        config.seed = seed
+        drawn.append(np.asarray(video_data(config, name).train_batch(0)["frames"][:, 0]))
+    assert len(np.unique(np.concatenate(drawn), axis=0)) == 48
 
 
 def test_every_seed_is_tested_on_the_same_sequences():
