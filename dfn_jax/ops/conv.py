@@ -1,6 +1,6 @@
 """Ordinary convolution that is fast on CPU: forward, and by a gradient of its own, inside a `lax.scan` too.
 
-XLA (jax 0.10 to 0.12) gives convolutions on CPU to one of two libraries. Eigen is the faster one: up to twice in the
+XLA (jax 0.10.2 to 0.12) gives convolutions on CPU to one of two libraries. Eigen is the faster one: up to twice in the
 forward pass, up to five times in the gradient of the kernel. But YNNPACK comes first wherever it can. It does not take
 a convolution whose output is taller than its images, or whose kernel is; so here one of them is, by some rows of zeros,
 but for strided forward passes. Other devices get XLA's own convolution and gradients. `python -m
