@@ -108,7 +108,7 @@ def check(config: ConfigDict) -> None:
     size = config.data.image_size
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise InputError(f"config.data.image_size is {size}; it must be (height, width) in pixels")
-    rate, norm, decay = config.optim.learning_rate, config.optim.clip_norm, config.optim.get("ema_decay", 0.0)
+    rate, norm, decay = config.optim.learning_rate, config.optim.clip_norm, ema_decay(config)
     if not isinstance(rate, int | float) or rate <= 0:
         raise InputError(f"config.optim.learning_rate is {rate!r}; it must be a positive number")
     if not isinstance(norm, int | float) or norm < 0:
@@ -137,6 +137,11 @@ def check_whole_numbers(config: ConfigDict, least: dict[str, int], *, bits: int 
                 raise InputError(
                     f"config.{name} is {value!r}; it must be a whole number of at least {minimum}, below 2**{bits}"
                 )
+
+
+def ema_decay(config: ConfigDict) -> float:
+    """`config.optim.ema_decay`; 0.0 for older configs, which have none."""
+    return config.optim.get("ema_decay", 0.0)
 
 
 def entry(config: ConfigDict, name: str) -> Any:

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from dfn_jax import parallel, report, visualize
-from dfn_jax.config import differing
+from dfn_jax.config import differing, ema_decay
 from dfn_jax.errors import InputError
 from dfn_jax.files import make_writable_folder, write_arrays, write_whole
 from dfn_jax.intervals import confidence_interval
@@ -56,12 +56,12 @@ def evaluate(
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     done = [record for record in records if record["step"] <= int(state.step)]
     results = _results(config, state, evaluation, done, starts, here=here, began=began)
-    sections = [*evaluation.sections(), *_training_curve(task, done)]
+    sections = [*evaluation.sections(), *_training_curve(task, config, done)]
     if folder == workdir:
         sections += _test_curve(records, starts, config, int(state.step), evaluation)
     _check_no_step_is_lost(folder / "results.json", int(state.step), config)  # Training may have gone on meanwhile.
-    begun_with = config.train.get("init_from", "")
-    further = f" from the network {begun_with}" if begun_with else ""
+    begun = results["initial_weights"]
+    further = f" from {begun}" if begun.startswith("pretrained ") else ""
     report.write_report(
         folder / "report",
         title=f"{config.experiment}, {results['steps']:,} steps{further}",
@@ -122,12 +122,13 @@ def _results(
     }
 
 
-def _training_curve(task: Task, records: list[dict]) -> list[report.Picture]:
+def _training_curve(task: Task, config: ConfigDict, records: list[dict]) -> list[report.Picture]:
     """A picture of the loss by step, where there are several."""
     if sum("loss" in record for record in records) <= 1:
         return []
     curve = visualize.curve_png(records, ["loss"], label=task.loss_name)
-    caption = ", ".join(filter(None, [task.loss_name, "by training step", task.curriculum.words]))
+    averaged = "of the weights before averaging" if ema_decay(config) else ""
+    caption = ", ".join(filter(None, [task.loss_name, "by training step", task.curriculum.words, averaged]))
     return [report.Picture("curve", "How it learned", curve, caption)]
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
+from dfn_jax.config import ema_decay
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser, optimiser_steps
@@ -76,11 +77,7 @@ def make_state(
 def _first_state(task: Task, config: ConfigDict, initial: InitialWeights | None = None) -> TrainState:
     params = initial.params if initial else task.init(stream(config.seed, WEIGHTS))
     moments = make_optimiser(config.optim)[0].init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, (moments, params) if _ema_decay(config) else moments)
-
-
-def _ema_decay(config: ConfigDict) -> float:
-    return config.optim.get("ema_decay", 0.0)  # Older configs have none.
+    return TrainState(jnp.zeros((), jnp.int32), params, (moments, params) if ema_decay(config) else moments)
 
 
 def make_train_step(
@@ -310,7 +307,7 @@ def _compiled_step(
     """The training step for the devices that hold the state, whose memory the new one takes over."""
     loss = parallel.mean_over_devices(task.loss, mesh)
     step = make_train_step(
-        loss, optimiser, skip_non_finite=config.train.non_finite == "skip", ema_decay=_ema_decay(config)
+        loss, optimiser, skip_non_finite=config.train.non_finite == "skip", ema_decay=ema_decay(config)
     )
     placement = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(step, out_shardings=(placement, parallel.replicated(mesh)), donate_argnums=0)

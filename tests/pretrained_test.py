@@ -101,11 +101,12 @@ def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, no_n
     _, before = experiment.run(config, tmp_path / "run")
     export.export(tmp_path / "run", "small")
     _, params, card = pretrained.load("small")
-    config.train.init_from, config.seed, config.train.steps = "small", 5, 0
+    config.train.init_from, config.seed, config.train.steps, config.optim.ema_decay = "small", 5, 0, 0.5
     folder, at_first = experiment.run(config, tmp_path / "further")
     assert at_first.metrics == before.metrics
     begun_with = f"pretrained small of 4 steps (SHA-256 {card['sha256'][:12]})"
     assert json.loads((folder / "results.json").read_text())["initial_weights"] == begun_with
+    assert f"<title>steerable, 0 steps from {begun_with}</title>" in (folder / "report" / "index.html").read_text()
     config.train.steps = 1
     folder, _ = experiment.run(config, tmp_path / "further")
     state = restore(make_task_without_data(config), config, folder)
@@ -123,6 +124,7 @@ def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, no_n
         file.unlink()
     config.train.steps = 2
     experiment.run(config, folder)
+    assert "by training step, of the weights before averaging" in (folder / "report" / "index.html").read_text()
     with pytest.raises(InputError, match="unknown pretrained network 'small'"):
         experiment.run(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
