@@ -127,10 +127,11 @@ class Checkpoints:
         if best:
             steps.sort(key=lambda step: step != lowest)
         for step in steps:
-            state, saved, reason = None, None, "another process could not"
+            state, saved = None, None
             processes.wait_for_file(self._folder / str(step) / "_CHECKPOINT_METADATA")
             for pause in _PAUSES_S:  # A network disk may fail once.
                 time.sleep(pause)
+                reason = "another process could not"
                 try:
                     state, saved = self._read(step, like)
                     break

@@ -61,10 +61,10 @@ def evaluate(
         sections += _test_curve(records, starts, config, int(state.step), evaluation)
     _check_no_step_is_lost(folder / "results.json", int(state.step), config)  # Training may have gone on meanwhile.
     begun = results["initial_weights"]
-    further = f" from {begun}" if begun.startswith("pretrained ") else ""
+    of = f"from {begun}" if begun.startswith("pretrained ") else f"preset {config.preset}"
     report.write_report(
         folder / "report",
-        title=f"{config.experiment}, {results['steps']:,} steps{further}",
+        title=f"{config.experiment}, {results['steps']:,} steps, {of}",
         introduction=evaluation.headline,
         sections=sections,
         details={

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import signal
 import sys
@@ -144,11 +145,11 @@ def check_trainable(task: Task, config: ConfigDict) -> None:
         )
 
 
-def _tell_of_a_curriculum_without_end(task: Task, config: ConfigDict) -> None:
+def _tell_where_no_batch_is_whole(task: Task, config: ConfigDict) -> None:
     ends, steps = task.curriculum.ends, config.train.steps
     if 0 < steps <= ends and processes.is_first():
         tqdm.write(
-            f"no step of the {steps} will be on whole examples, as the curriculum shows those from step {ends} on",
+            f"no step of the {steps} is on whole examples, as the curriculum shows those from step {ends} on",
             file=sys.stderr,
         )
 
@@ -208,7 +209,7 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
         PreemptedError: SIGTERM asked for the end; the state is saved.
     """
     check_trainable(task, config)
-    _tell_of_a_curriculum_without_end(task, config)
+    _tell_where_no_batch_is_whole(task, config)
     mesh = _mesh(config)
     optimiser, schedule = make_optimiser(config.optim)
     steps, log_every, checkpoint_every = (config.train[name] for name in ("steps", "log_every", "checkpoint_every"))
@@ -252,7 +253,7 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
             done = step + 1
             if compiles:
                 bar.set_description("training")
-            ending = asked_to_end(done)
+            ending = asked_to_end()
             # Nothing is to be lost where an evaluation, which may take long, is cut short.
             regular = done % checkpoint_every == 0 or done == steps
             saving = regular or ending or _is_tested(done, config)
@@ -275,8 +276,8 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
                 checkpoints.save(done, state, mean_loss(done - checkpoint_every, recent) if comparable else None)
             if ending:
                 break
-    # Only now the last checkpoint is whole. Processes that were asked meanwhile have agreed on the step to come.
-    if ending or asked_to_end(steps + 1):
+    # Only now the last checkpoint is whole.
+    if ending or asked_to_end():
         again = f"the same command, with --workdir={workdir}, goes on from there"
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; {again}")
     return parallel.to_host(state)
@@ -373,24 +374,28 @@ def _check_none_is_gone(workdir: Path, config: ConfigDict) -> None:
         tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _termination() -> Iterator[Callable[[int], bool]]:
-    """Whether to end after a step: schedulers send SIGTERM before they take a machine away.
+_CALLS = itertools.count(1)  # of a process, over all its runs
 
-    Of many processes, all end after the same step; JAX itself then listens and agrees on one.
+
+@contextlib.contextmanager
+def _termination() -> Iterator[Callable[[], bool]]:
+    """Whether to end now: schedulers send SIGTERM before they take a machine away.
+
+    Of many processes, which must ask equally often, all end at the same time; JAX itself then listens and agrees on the
+    call at which it says so, the one after the last that any has made.
     """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        yield multihost_utils.reached_preemption_sync_point
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(_CALLS))
         return
     asked: list[bool] = []  # No Event: its lock could be held by the very thread that a second signal interrupts.
     if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False  # Only the main thread may listen to signals.
+        yield lambda: False  # Only the main thread may listen to signals.
         return
     before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     try:
-        yield lambda step: bool(asked)
+        yield lambda: bool(asked)
     finally:
         # A program that ends on the first signal is not to be cut short by a second.
         signal.signal(signal.SIGTERM, signal.SIG_IGN if asked and callable(before) else before)

@@ -82,8 +82,8 @@ def test_the_docs_say_of_learning_rates_what_the_records_do():
     dfn, twin = (min(found["highway", rate, row] for rate in (1e-3, 3e-3)) for row in COMPARED)
     assert found["highway", 1e-3, "paper"] > found["highway", 1e-3, "twin"]
     told = (
-        f"At 1e-3 stereo's filter would be worth {100 * slow:.0f} % instead of {100 * fast:.0f} %, and highway's would "
-        f"do harm; with DFN and twin each at its better rate, highway's is worth {100 * (1 - dfn / twin):.0f} %."
+        f"At 1e-3 stereo's filter would save {100 * slow:.0f} % instead of {100 * fast:.0f} %, and highway's would "
+        f"do harm; with DFN and twin each at its better rate, highway's saves {100 * (1 - dfn / twin):.0f} %."
     )
     assert told in in_one_line(section)
 
@@ -99,8 +99,8 @@ def test_the_docs_say_of_learning_rates_what_the_records_do():
 def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, protocol, heading):
     section = RESULTS_PAGE.read_text().split(heading)[1]
     line = next(line for line in section.splitlines() if line.startswith("| the filter's saving |"))
-    worth, *by_seed = re.findall("[0-9]+", saved(table, protocol))
-    assert line.startswith(f"| the filter's saving | {' | '.join(f'{one} %' for one in by_seed)} | **{worth} %** |")
+    saving, *by_seed = re.findall("[0-9]+", saved(table, protocol))
+    assert line.startswith(f"| the filter's saving | {' | '.join(f'{one} %' for one in by_seed)} | **{saving} %** |")
 
 
 def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
@@ -220,8 +220,8 @@ def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
     for name, values in (("DFN on real video", dfn), ("… without the filter", twin)):
         by_seed = " | ".join(f"{value:.2f}" for value in values)
         assert f"| {name} | {by_seed} | {values.mean():.2f} ± {values.std(ddof=1):.2f} |" in page
-    worth = 100 * (1 - dfn / twin)
-    assert f"| … the filter's saving | {' | '.join(f'{one:.0f} %' for one in worth)} | {worth.mean():.0f} % |" in page
+    saving = 100 * (1 - dfn / twin)
+    assert f"| … the filter's saving | {' | '.join(f'{one:.0f} %' for one in saving)} | {saving.mean():.0f} % |" in page
     first_frames = [
         " and ".join(
             ", ".join(f"{one['mse_per_frame_curve'][0]:.2f}" for one in found if one["row"] == row).rsplit(", ", 1)
@@ -230,7 +230,7 @@ def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
     ]
     assert "At +1 the DFNs have {}, the twins {}, and".format(*first_frames) in in_one_line(page)
     last_frame, blurred = (found[0][f"baseline_{name}_frame_mse_per_frame"] for name in ("last", "blurred"))
-    told = f"{worth.mean():.0f} % less squared error than without it ({dfn.mean():.2f} against {twin.mean():.2f}"
+    told = f"{saving.mean():.0f} % less squared error than without it ({dfn.mean():.2f} against {twin.mean():.2f}"
     readme = in_one_line(README.read_text())
     assert told in readme
     assert f"the last frame, repeated, has {last_frame:.2f}, and blurred {blurred:.2f})" in readme

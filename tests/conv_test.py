@@ -40,7 +40,7 @@ def kernel_gradient_by_loops(images, gradient, kernel_shape, strides, padding):
     ("case", "samples", "level"),
     [
         *((case, at_once, None) for case in CASES for at_once in (1, 2, 16)[: case[0][0]]),  # each in other portions
-        *((case, 2, 3) for case in CASES[:4]),  # optimised as what users run, and as no other program of the tests
+        *((case, 2, 3) for case in CASES[:4]),  # optimised, as users' programs are
     ],
 )
 def test_gradients(case, samples, level, monkeypatch):
@@ -92,7 +92,7 @@ def test_upsampled_convolution_is_that_of_the_repeated_pixels(shape):
 def test_results_of_an_upsampled_convolution_are_put_together_alike_on_every_device():
     places = np.random.default_rng(0).standard_normal((2, 4, 3, 8)).astype(np.float32)
     wanted = np.zeros((2, 6, 4, 2), np.float32)
-    for y, x in np.ndindex(6, 4):  # Between four places, the nearest result of each: its two channels for there.
+    for y, x in np.ndindex(6, 4):  # [2q + a, 2r + b] is place (a, b) of [q + a, r + b]; a place has two channels.
         first = 2 * (2 * (y % 2) + x % 2)
         wanted[:, y, x] = places[:, -(-y // 2), -(-x // 2), first : first + 2]
     for function in (_gathered, _spread):

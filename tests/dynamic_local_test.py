@@ -192,7 +192,7 @@ def test_softmax_of_large_logits_is_finite(implementation):
 def test_gradients(layout, channels, options, normalize, implementation, platform, monkeypatch):
     """And those that a TPU would compute, by other programs: here on the CPU, to which JAX is told to give them.
 
-    Most are not optimised, as all programs of the tests (see `conftest.py`); some are, as those of users.
+    Most are not optimised, as by default in the tests (see `conftest.py`); some are, as users' programs are.
     """
     skip_without_banks(layout, implementation)
     if platform == "cpu, optimised" and (implementation != "shift" or channels != 2):

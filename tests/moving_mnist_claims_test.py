@@ -92,8 +92,8 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     dfn, slow = (record["bce_nats_per_frame"] for record in (medium["paper"], slow_twin))
     assert f"it had {slow:.0f} (`results/at_other_rates.json`), and the DFN {100 * (1 - dfn / slow):.0f} % less" in page
     dfn, twin = (np.array(medium[row]["bce_nats_per_frame_curve"]) for row in COMPARED)
-    worth = [f"{100 * share:.0f}" for share in 1 - dfn / twin]
-    assert f"At +1 it is {worth[0]} %, at +5 {worth[4]} %, at +10 {worth[9]} %" in page
+    saving = [f"{100 * share:.0f}" for share in 1 - dfn / twin]
+    assert f"At +1 it is {saving[0]} %, at +5 {saving[4]} %, at +10 {saving[9]} %" in page
     by_curriculum, by_muon = (
         [
             f"{100 * (1 - after['bce_nats_per_frame'] / before['bce_nats_per_frame']):.0f} %"

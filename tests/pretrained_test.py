@@ -106,7 +106,7 @@ def test_training_begins_with_the_weights_of_a_pretrained_network(tmp_path, no_n
     assert at_first.metrics == before.metrics
     begun_with = f"pretrained small of 4 steps (SHA-256 {card['sha256'][:12]})"
     assert json.loads((folder / "results.json").read_text())["initial_weights"] == begun_with
-    assert f"<title>steerable, 0 steps from {begun_with}</title>" in (folder / "report" / "index.html").read_text()
+    assert f"<title>steerable, 0 steps, from {begun_with}</title>" in (folder / "report" / "index.html").read_text()
     config.train.steps = 1
     folder, _ = experiment.run(config, tmp_path / "further")
     state = restore(make_task_without_data(config), config, folder)

@@ -108,19 +108,20 @@ print(json.dumps(multihost_utils.process_allgather(found["w"], tiled=True)[::204
 """
 
 
-# Sends SIGTERM to itself, where it is the second one, after the last step, while the last checkpoint is written.
-PROGRAM_ENDED_LATE = PROGRAM.replace(
+# The second one gets SIGTERM before the first step or, of a new run, while the checkpoint after the last is written.
+PROGRAM_ENDED_BETWEEN = PROGRAM.replace(
     "task = regression()\n",
     """task = regression()
 import os, signal
 from dfn_jax.checkpoint import Checkpoints
-end = Checkpoints.__exit__
-def late(self, *error):
+where = "restore" if (workdir / "checkpoints").exists() else "__exit__"
+call = getattr(Checkpoints, where)
+def signalled(self, *arguments):
     if jax.process_index() == 1:
         os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(3)
-    end(self, *error)
-Checkpoints.__exit__ = late
+    time.sleep(6)
+    return call(self, *arguments)
+setattr(Checkpoints, where, signalled)
 """,
 )
 
@@ -208,11 +209,12 @@ def test_two_train_as_one_and_go_on_after_sigterm_and_after_the_loss_of_one(tmp_
     assert [record["step"] for record in records[1] if "test_first_weight" in record] == [10, 20, 30]
 
 
-def test_sigterm_while_the_last_checkpoint_is_written_ends_all(tmp_path):
-    processes = start(tmp_path, program=PROGRAM_ENDED_LATE)
-    outputs = outputs_of(processes, 120)
-    assert [process.returncode for process in processes] == [75, 75], outputs
-    assert all("asked to end at step 6, which is saved" in output for output, _ in outputs)
+def test_sigterm_after_the_last_step_and_before_the_first_ends_all(tmp_path):
+    for steps, ended in ((6, 6), (9, 7)):
+        processes = start(tmp_path, program=PROGRAM_ENDED_BETWEEN, steps=steps)
+        outputs = outputs_of(processes, 120)
+        assert [process.returncode for process in processes] == [75, 75], outputs
+        assert all(f"asked to end at step {ended}, which is saved" in output for output, _ in outputs)
 
 
 def test_all_go_on_from_the_checkpoint_before_one_that_a_single_process_cannot_read(tmp_path):
