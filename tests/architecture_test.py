@@ -38,7 +38,7 @@ MAY_IMPORT = {
         "trivial", "visualize",
     },
     "train": {
-        "checkpoint", "errors", "guards", "optimisers", "parallel", "processes", "progress", "provenance", "records",
+        "checkpoint", "config", "errors", "guards", "optimisers", "parallel", "processes", "progress", "provenance", "records",
         "tasks",
     },
     "pretrained": {"config", "errors", "files", "parallel", "recorded", "tasks", "train"},
