@@ -38,8 +38,8 @@ MAY_IMPORT = {
         "trivial", "visualize",
     },
     "train": {
-        "checkpoint", "config", "errors", "guards", "optimisers", "parallel", "processes", "progress", "provenance", "records",
-        "tasks",
+        "checkpoint", "config", "errors", "guards", "optimisers", "parallel", "processes", "progress", "provenance",
+        "records", "tasks",
     },
     "pretrained": {"config", "errors", "files", "parallel", "recorded", "tasks", "train"},
     "recorded": {"config", "errors", "files", "workdir"},
