@@ -161,12 +161,12 @@ def test_the_docs_say_where_the_dfn_that_was_trained_further_loses_as_the_record
     for place in at:
         found = [*(record[f"bce_nats_per_frame_at_{place}"] for record in rows.values()), grey[place]]
         assert f" | {' | '.join(f'{value:.0f}' for value in found)} |" in page
-    nats, entropy = ([of[place] - of["overlap"] for place in ("neither", "bounce")] for of in (at, grey))
+    less, entropy = ([of[place] - of["overlap"] for place in ("neither", "bounce")] for of in (at, grey))
     told = (
         "have {:.0f} nats less than frames of neither kind, where their targets' entropy is {:.0f} less, and {:.0f} "
         "less than frames in which a digit bounces, where it is {:.0f} less"
     )
-    assert told.format(nats[0], entropy[0], nats[1], entropy[1]) in page
+    assert told.format(less[0], entropy[0], less[1], entropy[1]) in page
 
 
 def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
