@@ -17,7 +17,7 @@ nats where the blurred last frame has 89 and the entropy of the targets is 25.0)
 Published, nats per frame on 64x64: 285.2 in the paper, 282.3 by the authors' released code, 434.8 by its twin without
 the filter, 367.1 by the Conv-LSTM; the FC-LSTM of Table 1 has 341.2 there and 483.2 in Shi et al. (2015). Reached here
 on CPU cores: 279.8 with 30 % of the sequences (docs/results.md); with 4 %, 378.0, and without the filter 414.3
-(`python -m experiments.reproduce`, `--medium`).
+(`python -m reproduce.tables`, `--medium`).
 """
 
 from ml_collections import ConfigDict

@@ -6,11 +6,11 @@ import numpy as np
 import scipy.stats
 
 from dfn_jax.files import read_arrays
-from experiments import reproduce
-from experiments.readme import README
-from experiments.runs import ROOT
-from experiments.tables import TABLES
-from experiments.wording import COMPARED
+from reproduce import tables
+from reproduce.markdown import COMPARED
+from reproduce.protocols import TABLES
+from reproduce.readme import README
+from reproduce.runs import ROOT
 from tests.experiments_test import get_config
 
 RESULTS_PAGE = ROOT / "docs" / "results.md"
@@ -18,7 +18,7 @@ RESULTS_PAGE = ROOT / "docs" / "results.md"
 
 def errors(table, row, protocol):
     """By seed."""
-    found = [r for r in reproduce.records(table) if (r["row"], r["protocol"]) == (row, protocol)]
+    found = [r for r in tables.records(table) if (r["row"], r["protocol"]) == (row, protocol)]
     return {record["seed"]: record[TABLES[table].metric] for record in found}
 
 
@@ -38,7 +38,7 @@ def saved(table, protocol):
 def saved_by_one_seed(table, protocol, rows=COMPARED):
     """The same of seed 0 in words, with the interval over the test examples."""
     ours, theirs = (errors(table, row, protocol)[0] for row in rows)
-    examples = read_arrays(reproduce._examples_file(table))
+    examples = read_arrays(tables._examples_file(table))
     found = scipy.stats.bootstrap(
         [examples[f"{row}-{protocol}-0"].astype(float) for row in rows],
         lambda a, b, axis: 1 - a.mean(axis) / b.mean(axis),

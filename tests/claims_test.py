@@ -8,18 +8,18 @@ import pytest
 import scipy.stats
 
 from dfn_jax import pretrained
-from experiments import quick, reproduce
-from experiments.readme import README, with_tables
-from experiments.tables import TABLES
-from experiments.wording import COMPARED
+from reproduce import quick, tables
+from reproduce.markdown import COMPARED
+from reproduce.protocols import TABLES
+from reproduce.readme import README, with_tables
 from tests.claims import RESULTS_PAGE, cells, examples_seen, in_one_line, saved, saved_by_one_seed
 
-REAL_VIDEO = reproduce.RESULTS / "highway_medium_real_video.json"
+REAL_VIDEO = tables.RESULTS / "highway_medium_real_video.json"
 
 
 def test_the_readme_says_what_the_records_say():
-    tables = reproduce.recorded_tables() | {"quick": quick.table()}
-    assert with_tables(README.read_text(), tables) == README.read_text()
+    shown = tables.recorded_tables() | {"quick": quick.table()}
+    assert with_tables(README.read_text(), shown) == README.read_text()
 
 
 def test_the_readme_says_what_the_filter_saves_as_the_records_do():
@@ -38,14 +38,14 @@ def test_the_readme_says_what_the_filter_saves_as_the_records_do():
 
 
 def test_the_caption_of_the_first_picture_says_what_the_record_does():
-    (dfn,) = (r for r in reproduce.records("stereo") if (r["row"], r["protocol"]) == ("paper", "full"))
+    (dfn,) = (r for r in tables.records("stereo") if (r["row"], r["protocol"]) == ("paper", "full"))
     off, shifted = dfn["disparity_epe_noc"], dfn["baseline_row_shift_disparity_epe_noc"]
     told = f"is off by {off:.2f} px on average, and the best shift for each row by {shifted:.2f} px (each"
     assert told in in_one_line(README.read_text())
 
 
 def test_the_readme_and_the_docs_say_of_steerable_filters_what_the_records_do():
-    full = [one for one in reproduce.records("steerable") if one["protocol"] == "full"]
+    full = [one for one in tables.records("steerable") if one["protocol"] == "full"]
     assert cells("steerable")[1] == f"{100 * max(one['filter_relative_error'] for one in full):.0f} %"
     mean, worst = (100 * np.mean([one[f"filter_relative_error{of}"] for one in full]) for of in ("", "_worst"))
     told = f"by {mean:.1f} % on average over 64 unseen angles, and by {worst:.1f} % at the worst"
@@ -55,9 +55,9 @@ def test_the_readme_and_the_docs_say_of_steerable_filters_what_the_records_do():
 def test_the_docs_say_of_learning_rates_what_the_records_do():
     _, section = RESULTS_PAGE.read_text().split("**The learning rate decides who wins.**")
     found = collections.defaultdict(list)
-    others = [r for r in reproduce.read(reproduce.RESULTS / "at_other_rates.json") if r["protocol"] == "short"]
+    others = [r for r in tables.read(tables.RESULTS / "at_other_rates.json") if r["protocol"] == "short"]
     for table in ("moving_mnist", "stereo", "highway"):
-        short = [r for r in reproduce.records(table) if r["protocol"] == "short"]
+        short = [r for r in tables.records(table) if r["protocol"] == "short"]
         for record in [*short, *(r for r in others if r["experiment"] == table)]:
             (rate,) = re.findall(r"optim\.learning_rate=(\S+)", record["command"])
             if table == "moving_mnist" or record["seed"] == 0:
@@ -106,7 +106,7 @@ def test_the_docs_say_what_the_filter_saves_by_seed_as_the_records_do(table, pro
 def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
     """Error and disparity by both protocols, with seed 0, and how deep stereo compares with the DFN by the longer."""
     page, told = in_one_line(RESULTS_PAGE.read_text()), {}
-    runs = {(r["row"], r["protocol"]): r for r in reproduce.records("stereo") if r["seed"] == 0}
+    runs = {(r["row"], r["protocol"]): r for r in tables.records("stereo") if r["seed"] == 0}
     for row in ("spatial_transformer", "deep_stereo"):
         for protocol in ("short", "medium"):
             run = runs[row, protocol]
@@ -125,9 +125,7 @@ def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
     px = [f"{run['disparity_epe_noc']:.2f}" for run in (deep, dfn)]
     assert f"worse, {px[0]} px where the DFN has {px[1]}" in page
     minutes = [
-        r["training_time_s"] / 60
-        for r in reproduce.records("stereo")
-        if (r["row"], r["protocol"]) == ("paper", "medium")
+        r["training_time_s"] / 60 for r in tables.records("stereo") if (r["row"], r["protocol"]) == ("paper", "medium")
     ]
     assert (
         f"its training took {deep['training_time_s'] / 60:.0f} minutes on one core, where the DFN's took "
@@ -138,7 +136,7 @@ def test_the_docs_say_of_the_relatives_of_section_3_3_what_the_records_do():
 def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records_do():
     """Error and flow by seed, with mean and spread, and what the filter saves of the first and the last frame."""
     page = RESULTS_PAGE.read_text().split("### On 64x64")[1].replace("**", "")
-    medium = [record for record in reproduce.records("highway") if record["protocol"] == "medium"]
+    medium = [record for record in tables.records("highway") if record["protocol"] == "medium"]
     runs = {row: [record for record in medium if record["row"] == row] for row in COMPARED}
     for name, row, metric in (
         ("DFN", "paper", "mse_per_frame"),
@@ -171,7 +169,7 @@ def test_the_docs_say_of_highway_driving_by_the_medium_protocol_what_the_records
 
 
 def test_the_readme_tells_of_training_steps_what_the_record_does():
-    rows = reproduce.read(reproduce.RESULTS / "benchmarks" / "train_step_cpu.json")
+    rows = tables.read(tables.RESULTS / "benchmarks" / "train_step_cpu.json")
     for name, case in (("Moving MNIST", "moving_mnist"), ("highway driving", "highway"), ("stereo", "stereo")):
         ours, *theirs = (row["milliseconds"] / 1000 for row in rows if row["case"].startswith(case))
         digits = 1 if ours > 5 else 2
@@ -180,7 +178,7 @@ def test_the_readme_tells_of_training_steps_what_the_record_does():
 
 
 def test_the_readme_says_how_much_faster_the_layer_is_as_the_record_does():
-    rows = reproduce.read(reproduce.RESULTS / "benchmarks" / "ops_cpu.json")
+    rows = tables.read(tables.RESULTS / "benchmarks" / "ops_cpu.json")
     times = collections.defaultdict(dict)
     for row in rows:
         if row["pass"] == "forward+gradient":
@@ -199,7 +197,7 @@ def test_the_readme_says_how_much_faster_the_layer_is_as_the_record_does():
 def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
     """Error with its interval, disparity, and the training loss, summed over an image, by twentieths of the steps."""
     _, section = RESULTS_PAGE.read_text().split("## Stereo by the full recipe\n")
-    records = {r["row"]: r for r in reproduce.records("stereo") if (r["protocol"], r["seed"]) == ("full", 0)}
+    records = {r["row"]: r for r in tables.records("stereo") if (r["protocol"], r["seed"]) == ("full", 0)}
     for row, name in zip(COMPARED, ("DFN", "without the filter"), strict=True):
         found, (reached, curve) = records[row], re.findall(rf"^\| {name} \| (.*) \|$", section, re.MULTILINE)[:2]
         interval = "{:.2f} ({:.2f} to {:.2f})".format(found["mse_per_image"], *found["mse_per_image_ci95"])
@@ -215,7 +213,7 @@ def test_the_docs_say_of_stereo_by_the_full_recipe_what_the_records_do():
 
 def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
     """Error by seed with and without the filter, what that saves, and both beside the last frame."""
-    page, found = RESULTS_PAGE.read_text().replace("**", ""), reproduce.read(REAL_VIDEO)
+    page, found = RESULTS_PAGE.read_text().replace("**", ""), tables.read(REAL_VIDEO)
     dfn, twin = (np.array([one["mse_per_frame"] for one in found if one["row"] == row]) for row in COMPARED)
     for name, values in (("DFN on real video", dfn), ("… without the filter", twin)):
         by_seed = " | ".join(f"{value:.2f}" for value in values)

@@ -19,7 +19,7 @@ from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import TEST_SEED
 from dfn_jax.train import make_state, make_train_step
-from experiments.runs import ROOT
+from reproduce.runs import ROOT
 
 EXPERIMENTS = [
     path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in path.read_text()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dfn_jax.errors import InputError
-from experiments import figures
+from reproduce import figures
 
 SIDE_BY_SIDE = {"moving_mnist_small.png"}  # by networks too many to keep
 

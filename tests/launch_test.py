@@ -121,7 +121,7 @@ def test_steerable_from_one_command(tmp_path):
         (("--config=experiments/nothing.py",), "there is no file experiments/nothing.py"),
         (("--config", "experiments/nothing.py"), "there is no file experiments/nothing.py"),
         (("--config=dfn_jax/pretrained/stereo.json",), "stereo.json is no Python file; wanted a config"),
-        (("--config=experiments/tables.py",), "experiments/tables.py is no config: it has no `get_config`"),
+        (("--config=reproduce/protocols.py",), "reproduce/protocols.py is no config: it has no `get_config`"),
         (("--config=experiments/stereo.py:smoke", "--config.data.test_fraction=nan"), "test_fraction is nan; it must"),
         (("--config=experiments/stereo.py:smoke", f"--config.optim.halve_every={2**31}"), "below 2**31"),
         (("--config=experiments/stereo.py", "--config.nothing.x=3"), "the config has no entry 'nothing'; `get_config`"),

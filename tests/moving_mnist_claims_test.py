@@ -6,15 +6,15 @@ import numpy as np
 
 from dfn_jax import pretrained
 from dfn_jax.files import read_arrays
-from experiments import reproduce
-from experiments.readme import README
-from experiments.tables import TABLES
-from experiments.wording import COMPARED
+from reproduce import tables
+from reproduce.markdown import COMPARED
+from reproduce.protocols import TABLES
+from reproduce.readme import README
 from tests.claims import RESULTS_PAGE, cells, examples_seen, in_one_line, mean, saved, saved_by_one_seed
 from tests.experiments_test import get_config
 
-ALL_SEQUENCES = reproduce.RESULTS / "moving_mnist_all_sequences.json"  # what the last of these has on 10,000
-FURTHER = reproduce.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further: each piece
+ALL_SEQUENCES = tables.RESULTS / "moving_mnist_all_sequences.json"  # what the last of these has on 10,000
+FURTHER = tables.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further: each piece
 # The pretrained network that each piece began with: steps of its own run, and the beginning of its checksum.
 BEGUN_WITH = ((3000, "a4f75ba10546"), (6900, "de5f1d4be988"), (2740, "973b4d4b9275"), (3800, "030a42125d37"))
 # Rows of Moving MNIST's short protocol beside the DFN, as the README and docs/results.md call them.
@@ -28,10 +28,10 @@ def test_the_readme_says_of_moving_mnist_what_the_records_do():
         for row in TABLES["moving_mnist"].rows
         if row.preset in COMPARED
     }
-    (dfn,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
-    runs = [dfn, *reproduce.read(FURTHER)]
-    (twin,) = (r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == ("twin", "medium"))
-    for row, reached in zip(COMPARED, (reproduce.read(ALL_SEQUENCES), twin), strict=True):
+    (dfn,) = (r for r in tables.records("moving_mnist") if (r["row"], r["protocol"]) == ("paper", "medium"))
+    runs = [dfn, *tables.read(FURTHER)]
+    (twin,) = (r for r in tables.records("moving_mnist") if (r["row"], r["protocol"]) == ("twin", "medium"))
+    for row, reached in zip(COMPARED, (tables.read(ALL_SEQUENCES), twin), strict=True):
         nats = "{:.0f} ({:.0f} to {:.0f})".format(reached["bce_nats_per_frame"], *reached["bce_nats_per_frame_ci95"])
         assert [cell.replace("*", "") for cell in told[row][:2]] == [f"{published[row]:.0f}", nats]
     assert f"; {runs[-1]['bce_nats_per_frame']:.0f} on the 1,000 test sequences of the next rows" in told["paper"][2]
@@ -68,12 +68,11 @@ def in_row(training, record):
 
 def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
     page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
-    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
+    medium = {r["row"]: r for r in tables.records("moving_mnist") if r["protocol"] == "medium"}
     without, unfinished = (
-        reproduce.read(reproduce.RESULTS / f"moving_mnist_{name}.json")
-        for name in ("without_curriculum", "adam_unfinished")
+        tables.read(tables.RESULTS / f"moving_mnist_{name}.json") for name in ("without_curriculum", "adam_unfinished")
     )
-    others = reproduce.read(reproduce.RESULTS / "at_other_rates.json")
+    others = tables.read(tables.RESULTS / "at_other_rates.json")
     (slow_twin,) = (r for r in others if (r["experiment"], r["protocol"]) == ("moving_mnist", "medium"))
     assert "optim.learning_rate=0.0003" in slow_twin["command"]
     runs = [("Muon, with a curriculum, {steps:,} steps", r) for r in (*(medium[row] for row in COMPARED), slow_twin)]
@@ -85,7 +84,7 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
         curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (11, 13, 15, 17, 19)]
         assert f" | {' | '.join(curve)} |" in page
     low, high = re.findall("[0-9]+", saved_by_one_seed("moving_mnist", "medium"))[1:]
-    examples = read_arrays(reproduce._examples_file("moving_mnist"))
+    examples = read_arrays(tables._examples_file("moving_mnist"))
     better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
     assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
     changes, recipe = TABLES["moving_mnist"].protocols["medium"].changes, get_config("moving_mnist", "paper")
@@ -123,9 +122,9 @@ def in_table_of_pieces(record):
 
 def test_the_docs_say_where_the_dfn_that_was_trained_further_loses_as_the_records_do():
     page = in_one_line(RESULTS_PAGE.read_text()).replace("**", "")
-    medium = {r["row"]: r for r in reproduce.records("moving_mnist") if r["protocol"] == "medium"}
-    pieces, before, twin = reproduce.read(FURTHER), medium["paper"], medium["twin"]
-    further, of_all = pieces[-1], reproduce.read(ALL_SEQUENCES)
+    medium = {r["row"]: r for r in tables.records("moving_mnist") if r["protocol"] == "medium"}
+    pieces, before, twin = tables.read(FURTHER), medium["paper"], medium["twin"]
+    further, of_all = pieces[-1], tables.read(ALL_SEQUENCES)
     for piece, (steps, checksum) in zip(pieces, BEGUN_WITH, strict=True):
         assert piece["initial_weights"] == f"pretrained moving_mnist of {steps} steps (SHA-256 {checksum})"
         assert in_table_of_pieces(piece) in page
@@ -175,14 +174,14 @@ def test_the_docs_say_of_moving_mnist_made_small_what_the_records_do():
     for row, name in {"paper": "DFN", **RIVALS}.items():
         line = next(line for line in section.splitlines() if line.startswith(f"| {name}"))
         told, by_seed, *figures = line.replace("*", "").strip("| ").split(" | ")[2:]
-        runs = [r for r in reproduce.records("moving_mnist") if (r["row"], r["protocol"]) == (row, "short")]
+        runs = [r for r in tables.records("moving_mnist") if (r["row"], r["protocol"]) == (row, "short")]
         nats_of_seeds = [run["bce_nats_per_frame"] for run in runs]
         assert told == f"{np.mean(nats_of_seeds):.1f} ± {np.std(nats_of_seeds, ddof=1):.1f}"
         assert by_seed == ", ".join(f"{nats:.1f}" for nats in nats_of_seeds)
         measures = [(*r["bce_nats_per_frame_curve"], r["bce_nats_per_frame_at_bounce"], r["ssim"]) for r in runs]
         *nats, ssim = np.mean(measures, axis=0)
         assert figures == [*(f"{value:.1f}" for value in nats), f"{ssim:.2f}"]
-    now = [r for r in reproduce.records("moving_mnist") if r["protocol"] == "short"]
+    now = [r for r in tables.records("moving_mnist") if r["protocol"] == "short"]
     curves = {
         row: np.mean([r["bce_nats_per_frame_curve"] for r in now if r["row"] == row], axis=0)
         for row in ("paper", *RIVALS)

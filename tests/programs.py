@@ -58,7 +58,7 @@ def fail(*arguments, name="launch"):
     done = run(name, *arguments)
     assert done.returncode == 1, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr
-    told = "launch.py: error: " if name == "launch" else f"{name.removeprefix('experiments.')}: error: "
+    told = "launch.py: error: " if name == "launch" else f"{name.removeprefix('reproduce.')}: error: "
     lines = [line for line in done.stderr.splitlines() if line.startswith(told)]
     assert len(lines) == 1
     if name != "launch":  # which tells of the workdir and devices, and of what it is about

@@ -16,8 +16,8 @@ from dfn_jax.pretrained import names
 from dfn_jax.tasks import make_task_without_data, video_data, video_networks
 from dfn_jax.tasks import stereo as stereo_task
 from dfn_jax.train import restore
-from experiments import runs
 from experiments import stereo as stereo_recipe
+from reproduce import runs
 from tests.architecture_test import ROOT
 from tests.experiments_test import EXPERIMENTS, get_config
 

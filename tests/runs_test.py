@@ -14,8 +14,8 @@ from PIL import Image
 from dfn_jax.errors import InputError, PreemptedError
 from dfn_jax.tasks import make_task
 from dfn_jax.workdir import claim_workdir
-from experiments import quick, reproduce, runs
-from experiments.tables import TABLES
+from reproduce import quick, runs, tables
+from reproduce.protocols import TABLES
 from tests.experiments_test import get_config
 
 SMOKE = ["--config=experiments/steerable.py:smoke"]
@@ -138,7 +138,7 @@ time.sleep(60)
 import signal
 from pathlib import Path
 from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
-from experiments import runs
+from reproduce import runs
 config = runs.recipe({SMOKE})
 runs.recipe, runs.ROOT = lambda arguments: config, Path({str(tmp_path)!r})
 preempt_on_sigterm()
@@ -162,7 +162,7 @@ with told_in_one_line("harness"):
 def test_the_harness_leaves_the_accelerator_to_its_runs():
     code = f"""
 import jax._src.xla_bridge as bridge
-from experiments import quick, reproduce, runs
+from reproduce import quick, runs, tables
 for words in ({SMOKE}, ["--config=experiments/moving_mnist.py:smoke"]):
     runs.recipe(words)
 assert not bridge._backends, bridge._backends
@@ -187,11 +187,11 @@ def test_a_run_on_other_digits_is_not_taken_for_this_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", TABLES)
 def test_arguments_describe_the_recipe_of_a_row(name):
     for row in TABLES[name].rows:
-        short = runs.recipe(reproduce.arguments(name, row, "short", 2))
+        short = runs.recipe(tables.arguments(name, row, "short", 2))
         wanted = get_config(name, row.preset)
         changes = {**TABLES[name].protocols["short"].changes, **row.exceptions.get("short", {})}
         wanted.update_from_flattened_dict({**changes, "seed": 2})
-        full = runs.recipe(reproduce.arguments(name, row, "full", 0))
+        full = runs.recipe(tables.arguments(name, row, "full", 0))
         for config in (wanted, full, published := get_config(name, row.preset)):
             make_task(config)  # It finds the digits.
         assert [config.to_dict() for config in (short, full)] == [wanted.to_dict(), published.to_dict()]

@@ -8,9 +8,10 @@ import pytest
 
 from dfn_jax.errors import InputError
 from dfn_jax.files import read_arrays
-from experiments import highway, reproduce, side_by_side
-from experiments.runs import recipe
-from experiments.tables import TABLES
+from experiments import highway
+from reproduce import side_by_side, tables
+from reproduce.protocols import TABLES
+from reproduce.runs import recipe
 from tests.programs import fail
 
 ROWS = TABLES["highway"].rows
@@ -20,15 +21,15 @@ ROWS = TABLES["highway"].rows
 def runs(tmp_path_factory):
     """Runs of a few steps, of both networks for highway driving, by a protocol that is put into their table."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduce, "ROOT", tmp_path_factory.mktemp("root"))
+        patch.setattr(tables, "ROOT", tmp_path_factory.mktemp("root"))
         short = TABLES["highway"].protocols["short"]._replace(changes=highway.PRESETS["smoke"])
         patch.setitem(TABLES, "highway", TABLES["highway"]._replace(protocols={"short": short}))
         for row in ROWS:
-            reproduce.run_row("highway", row, "short", 0, [])
+            tables.run_row("highway", row, "short", 0, [])
         yield [
             (
-                recipe(reproduce.arguments("highway", row, "short", 0)),
-                reproduce.workdir("highway", row, "short", 0),
+                recipe(tables.arguments("highway", row, "short", 0)),
+                tables.workdir("highway", row, "short", 0),
             )
             for row in ROWS
         ]
@@ -97,4 +98,4 @@ def test_a_run_that_is_not_done_or_is_of_other_data_is_told(runs, tmp_path):
 )
 def test_mistakes_are_told_in_one_line(arguments, message, monkeypatch):
     monkeypatch.delenv("DFN_DATA", raising=False)
-    assert message in fail(*arguments, name="experiments.side_by_side")
+    assert message in fail(*arguments, name="reproduce.side_by_side")

@@ -1,6 +1,6 @@
 """Runs every experiment's preset `quick`, on embedded and on real data; writes results/ and the README's table of them.
 
-    python -m experiments.quick [--data=FOLDER]
+    python -m reproduce.quick [--data=FOLDER]
 
 FOLDER (by default the environment variable DFN_DATA) holds `highway_video`, `kitti_odometry` with the sequences seq1
 and seq2, `kitti_2015` and `train400_gray`; what needs one that is not there keeps its records. Eleven minutes on two
@@ -18,8 +18,8 @@ from absl import app, flags
 
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import expanded, write_whole
-from experiments.readme import README, RESULTS, alone, figure, print_table, with_tables
-from experiments.runs import ROOT, Record, outcome, read
+from reproduce.readme import README, RESULTS, alone, figure, print_table, with_tables
+from reproduce.runs import ROOT, Record, outcome, read
 
 DATA = "FOLDER"  # in a run's arguments: where the real data are
 

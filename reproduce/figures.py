@@ -1,6 +1,6 @@
 """Draws the pictures of docs/figures.md by the networks in `dfn_jax/pretrained/`; `side_by_side` draws the other one.
 
-    python -m experiments.figures
+    python -m reproduce.figures
 
 Wants MNIST's digits, in the folder `mnist` of the environment variable DFN_DATA. Minutes on two CPU cores.
 """
@@ -16,7 +16,7 @@ from absl import app
 from dfn_jax import experiment, pretrained
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import write_whole
-from experiments.runs import ROOT
+from reproduce.runs import ROOT
 
 FIGURES = ROOT / "docs" / "figures"
 NETWORKS = FIGURES / "networks.json"  # of which networks the pictures are

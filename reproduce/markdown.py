@@ -2,10 +2,10 @@
 
 import statistics
 
-from experiments.comparison import Examples, saving
-from experiments.readme import figure
-from experiments.runs import Record
-from experiments.tables import Table
+from reproduce.comparison import Examples, saving
+from reproduce.protocols import Table
+from reproduce.readme import figure
+from reproduce.runs import Record
 
 COMPARED = ("paper", "twin")  # rows of a table whose errors are told beside each other, with and without the filter
 

@@ -1,7 +1,7 @@
 """Runs the rows of a table under one protocol; writes results/TABLE.json and the README's tables.
 
-    python -m experiments.reproduce stereo --short
-    python -m experiments.reproduce moving_mnist --full --rows=paper,twin --seeds=0,1,2
+    python -m reproduce.tables stereo --short
+    python -m reproduce.tables moving_mnist --full --rows=paper,twin --seeds=0,1,2
 
 Rows are named by their presets, `paper` being the DFN. A row that was stopped goes on where it was; one that is done is
 not run again (remove its folder below `workdirs/tables/` for that). Rows that are not run keep what results/TABLE.json
@@ -25,11 +25,11 @@ from ml_collections import ConfigDict
 from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
 from dfn_jax.files import read_arrays, write_arrays, write_whole
 from dfn_jax.workdir import EXAMPLES_FILE
-from experiments.comparison import key
-from experiments.readme import README, RESULTS, alone, print_table, with_tables
-from experiments.runs import ROOT, Record, outcome, read, recipe
-from experiments.tables import TABLES, Row, Table
-from experiments.wording import markdown
+from reproduce.comparison import key
+from reproduce.markdown import markdown
+from reproduce.protocols import TABLES, Row, Table
+from reproduce.readme import README, RESULTS, alone, print_table, with_tables
+from reproduce.runs import ROOT, Record, outcome, read, recipe
 
 FLAGS = {
     "full": "the published recipes; from a minute (steerable) on two CPU cores to hours and days, which want a GPU",
@@ -177,7 +177,7 @@ def check_digits(config: ConfigDict) -> None:
 def main(words: list[str]) -> None:
     """Runs what the flags say; exit code 1 where a row failed, 75 where SIGTERM ended one."""
     preempt_on_sigterm()
-    with told_in_one_line("reproduce"):
+    with told_in_one_line("tables"):
         _main(words[1:], flags.FLAGS)
 
 

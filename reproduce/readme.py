@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dfn_jax.errors import InputError
 from dfn_jax.files import take_lock
-from experiments.runs import ROOT
+from reproduce.runs import ROOT
 
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dfn_jax.intervals import saving_interval
-from experiments.runs import Record
+from reproduce.runs import Record
 
 Examples = Mapping[str, np.ndarray]  # a metric of each test example [N], by `key` of the run
 

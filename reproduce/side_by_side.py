@@ -1,6 +1,6 @@
-"""Draws what the networks of a table of video predict, side by side, by the runs that `experiments.reproduce` has made.
+"""Draws what the networks of a table of video predict, side by side, by the runs that `reproduce.tables` has made.
 
-    python -m experiments.side_by_side moving_mnist --short --rows=paper,twin --png=FILE
+    python -m reproduce.side_by_side moving_mnist --short --rows=paper,twin --png=FILE
 
 Shows the first sequences of the test set, the frames that each network predicts below the true ones. Wants the data of
 the runs, so for moving_mnist the folder `mnist` of the environment variable DFN_DATA.
@@ -23,9 +23,9 @@ from dfn_jax.tasks.video_data import lengths, video_data
 from dfn_jax.tasks.video_networks import make_network
 from dfn_jax.train import restore
 from dfn_jax.workdir import check_workdir
-from experiments.reproduce import arguments, check_digits, chosen, define_flags, workdir
-from experiments.runs import PLACES, SAME_RESULT, recipe
-from experiments.tables import Row
+from reproduce.protocols import Row
+from reproduce.runs import PLACES, SAME_RESULT, recipe
+from reproduce.tables import arguments, check_digits, chosen, define_flags, workdir
 
 TABLES_OF_VIDEO = ("moving_mnist", "highway")
 GIVEN_SHOWN = 2  # frames before the first that is predicted
@@ -108,7 +108,7 @@ def draw(name: str, protocol: str, rows: list[Row], *, seed: int, count: int) ->
         try:
             check_workdir(folder, config, may_differ=(*SAME_RESULT, *PLACES))
         except InputError as error:
-            command = f"python -m experiments.reproduce {name} --{protocol} --rows={row.preset} --seeds={seed}"
+            command = f"python -m reproduce.tables {name} --{protocol} --rows={row.preset} --seeds={seed}"
             raise InputError(f"there is no such run ({error}); make it, by `{command}`") from error
     (config, _), *_ = runs.values()
     frames = first_sequences(config, count)

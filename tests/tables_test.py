@@ -15,11 +15,12 @@ from absl import flags
 from dfn_jax.errors import InputError
 from dfn_jax.files import read_arrays
 from dfn_jax.tasks import make_task
-from experiments import quick, reproduce, steerable, wording
-from experiments.comparison import key
-from experiments.readme import print_table, with_tables
-from experiments.reproduce import TABLES
-from experiments.runs import recipe
+from experiments import steerable
+from reproduce import markdown, quick, tables
+from reproduce.comparison import key
+from reproduce.protocols import TABLES
+from reproduce.readme import print_table, with_tables
+from reproduce.runs import recipe
 from tests.experiments_test import get_config
 from tests.programs import fail
 
@@ -39,8 +40,8 @@ def test_exceptions_are_of_protocols_that_there_are(table):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_means_over_the_examples_are_those_of_the_records(name):
-    examples = read_arrays(reproduce._examples_file(name))
-    found = {key(record): record[TABLES[name].metric] for record in reproduce.records(name) if key(record) in examples}
+    examples = read_arrays(tables._examples_file(name))
+    found = {key(record): record[TABLES[name].metric] for record in tables.records(name) if key(record) in examples}
     assert found.keys() == examples.keys()
     for run, value in found.items():
         np.testing.assert_allclose(examples[run].mean(dtype=np.float64), value, rtol=1e-5)
@@ -48,7 +49,7 @@ def test_the_means_over_the_examples_are_those_of_the_records(name):
 
 @pytest.mark.parametrize("name", quick.RUNS)
 def test_records_of_quick_runs_are_of_these_commands(name):
-    record = reproduce.read(reproduce.RESULTS / f"{name}.json")
+    record = tables.read(tables.RESULTS / f"{name}.json")
     assert shlex.split(record["command"]) == ["python", "launch.py", *quick.RUNS[name].arguments]
     assert all(math.isfinite(record[shown.metric]) for shown in quick.RUNS[name].figures)
 
@@ -83,7 +84,7 @@ def test_protocols_are_what_their_words_say():
         assert words in short.recipe
         assert short.changes["optim.name"] == "muon"
     medium, rows = TABLES["moving_mnist"].protocols["medium"], {row.preset: row for row in TABLES["moving_mnist"].rows}
-    arguments = {row: recipe(reproduce.arguments("moving_mnist", rows[row], "medium", 0)) for row in rows}
+    arguments = {row: recipe(tables.arguments("moving_mnist", rows[row], "medium", 0)) for row in rows}
     assert {(one.train.steps, one.train.batch_size) for one in arguments.values()} == {(3000, 4)}
     assert "3,000 steps of 4 sequences" in medium.recipe
     assert {one.train.double_horizon_every for one in arguments.values()} == {400}
@@ -98,9 +99,9 @@ def test_protocols_are_what_their_words_say():
 @pytest.mark.parametrize("name", TABLES)
 def test_records_are_of_the_recipes_as_they_are(name):
     """A record whose command is not that of its row any more is of another recipe."""
-    for record in reproduce.records(name):
+    for record in tables.records(name):
         (row,) = [row for row in TABLES[name].rows if row.preset == record["row"]]
-        wanted = reproduce.arguments(name, row, record["protocol"], record["seed"])
+        wanted = tables.arguments(name, row, record["protocol"], record["seed"])
         assert shlex.split(record["command"])[: 2 + len(wanted)] == ["python", "launch.py", *wanted]
         assert record["steps"] == recipe(wanted).train.steps
         assert math.isfinite(record[TABLES[name].metric])
@@ -108,10 +109,10 @@ def test_records_are_of_the_recipes_as_they_are(name):
 
 def test_a_row_is_run_by_its_command(tmp_path, monkeypatch):
     """`launch.py` itself is run, at a few steps."""
-    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
     short = TABLES["steerable"].protocols["short"]._replace(changes=steerable.PRESETS["smoke"])
     monkeypatch.setitem(TABLES, "steerable", TABLES["steerable"]._replace(protocols={"short": short}))
-    run = functools.partial(reproduce.run_row, "steerable", TABLES["steerable"].rows[0], "short")
+    run = functools.partial(tables.run_row, "steerable", TABLES["steerable"].rows[0], "short")
     record, values = run(0, ["--config.train.checkpoint_every=3"])
     assert values is None, "filters of evenly spaced angles are no sample"
     assert (record["steps"], record["seed"], record["row"], record["protocol"]) == (4, 0, "paper", "short")
@@ -127,30 +128,30 @@ def test_rows_after_one_that_fails_are_run_and_it_is_told_at_last(tmp_path, monk
             raise InputError("no disk")
         return {"row": row.preset, "seed": seed}, None
 
-    monkeypatch.setattr(reproduce, "run_row", run_row)
-    monkeypatch.setattr(reproduce, "keep", lambda name, record, values: kept.append((record["row"], record["seed"])))
+    monkeypatch.setattr(tables, "run_row", run_row)
+    monkeypatch.setattr(tables, "keep", lambda name, record, values: kept.append((record["row"], record["seed"])))
     options = flags.FlagValues()
-    for name in reproduce.FLAGS:
+    for name in tables.FLAGS:
         flags.DEFINE_bool(name, name == "short", "", options)
     for name, value in {"rows": None, "seeds": ["0", "1"], "option": []}.items():
         flags.DEFINE_list(name, value, "", options)
     options.mark_as_parsed()
     with pytest.raises(InputError, match=r"^twin, seed 0: no disk; twin, seed 1: no disk$"):
-        reproduce._main(["stereo"], options)
+        tables._main(["stereo"], options)
     assert kept == [(row.preset, seed) for row in table.rows if row.preset != "twin" for seed in (0, 1)]
 
 
 def test_a_short_run_changes_the_recipe_as_the_table_says():
     row = TABLES["moving_mnist"].rows[1]
-    assert reproduce.arguments("moving_mnist", row, "full", 0) == ["--config=experiments/moving_mnist.py:conv_lstm"]
-    short = reproduce.arguments("moving_mnist", row, "short", 2)
+    assert tables.arguments("moving_mnist", row, "full", 0) == ["--config=experiments/moving_mnist.py:conv_lstm"]
+    short = tables.arguments("moving_mnist", row, "short", 2)
     assert "--config.data.image_size=(32,32)" in short
     assert "--config.seed=2" in short
 
 
 def test_a_row_that_cannot_be_run_as_the_others_says_what_it_changes():
     fc_lstm, conv_lstm, *_ = TABLES["moving_mnist"].rows
-    short, others = (recipe(reproduce.arguments("moving_mnist", row, "short", 0)) for row in (fc_lstm, conv_lstm))
+    short, others = (recipe(tables.arguments("moving_mnist", row, "short", 0)) for row in (fc_lstm, conv_lstm))
     assert (short.optim.name, short.train.steps) == ("adam", 400)
     assert (others.optim.name, others.train.steps) == ("muon", 800)
     assert short.data == others.data
@@ -161,12 +162,12 @@ def test_records_are_replaced_by_row_protocol_and_seed():
     old = [{**common, "protocol": "full", "seed": seed, "x": 1} for seed in (0, 1)]
     new = [{**common, "protocol": "full", "seed": 1, "x": 2}, {**common, "protocol": "short", "seed": 1, "x": 3}]
     for record in new:
-        old = reproduce.merged(old, record)
+        old = tables.merged(old, record)
     assert [record["x"] for record in old] == [1, 2, 3]
     other = {**common, "protocol": "full", "seed": 0, "data": "drawn digits"}
     with pytest.raises(InputError, match="a was measured on drawn digits, the other rows on digits"):
-        reproduce.merged(old, other)
-    assert reproduce.merged(old[:1], other) == [other]
+        tables.merged(old, other)
+    assert tables.merged(old[:1], other) == [other]
 
 
 def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
@@ -184,7 +185,7 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
         {**common, "protocol": "full", "seed": 0, "mse_per_image": 10.0, "data": "more scenes"},
         {**common, "protocol": "full", "seed": 1, "mse_per_image": 10.02, "data": "more scenes", "note": "old"},
     ]
-    lines = wording.markdown(table, records, {}).splitlines()
+    lines = markdown.markdown(table, records, {}).splitlines()
     assert lines[-5] == "| best shift per row | – | – | – | – | 7.00 |"
     assert lines[-6].startswith("| DFN | 464,494 | 0.52; 1.35 (authors' code) |")
     assert lines[-6].endswith("| 10.01 ± 0.01 (2 seeds) | not run | 3.00 (2.50 to 3.25) |")
@@ -194,15 +195,15 @@ def test_a_table_tells_mean_spread_interval_and_what_was_not_run():
 
 
 def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_have(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
-    monkeypatch.setattr(reproduce, "README", tmp_path / "README.md")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text("".join(f"<!-- table {name} --><!-- end {name} -->" for name in TABLES))
     hard = np.random.default_rng(0).exponential(size=100)
 
     def keep(row, seed, values):
         record = {"row": row, "protocol": "short", "seed": seed, "data": "scenes"}
         mean = 1.0 if values is None else values.mean()
-        reproduce.keep("stereo", {**record, "mse_per_image": mean}, values)
+        tables.keep("stereo", {**record, "mse_per_image": mean}, values)
         return re.search(r"DFN: .*? without the filter \(.*?\)", (tmp_path / "README.md").read_text())
 
     keep("twin", 0, hard)
@@ -223,7 +224,7 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
     known = (tmp_path / "stereo.json").read_text()
     broken = {"row": "paper", "protocol": "short", "seed": 0, "data": "scenes", "mse_per_image": None}
     with pytest.raises(InputError, match="its mse_per_image is None, which no table can hold"):
-        reproduce.keep("stereo", broken, None)
+        tables.keep("stereo", broken, None)
     assert (tmp_path / "stereo.json").read_text() == known
     for seed in (0, 1):
         keep("paper", seed, None)
@@ -248,7 +249,7 @@ def test_what_the_filter_saves_is_told_of_the_seeds_and_examples_that_both_rows_
 )
 def test_mistakes_are_told_in_one_line(arguments, message, monkeypatch):
     monkeypatch.delenv("DFN_DATA", raising=False)
-    assert message in fail(*arguments, name="experiments.reproduce")
+    assert message in fail(*arguments, name="reproduce.tables")
 
 
 def test_a_table_is_printed_whatever_the_terminal_can_show(monkeypatch):
@@ -265,13 +266,13 @@ def test_a_table_is_printed_whatever_the_terminal_can_show(monkeypatch):
 
 
 def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
     (tmp_path / "stereo.json").write_text("[{")
     with pytest.raises(InputError, match=r"stereo.json is damaged"):
-        reproduce.recorded_tables()
+        tables.recorded_tables()
     whole = {"row": "twin", "protocol": "full", "seed": 0, "data": "", "mse_per_image": 1.0}
     (tmp_path / "stereo.json").write_text(json.dumps([whole]))
-    assert reproduce.records("stereo") == [whole]
+    assert tables.records("stereo") == [whole]
     for spoilt in (
         {},
         {**whole, "row": "of another table"},
@@ -280,7 +281,7 @@ def test_damaged_records_and_a_readme_without_marks_are_told(tmp_path, monkeypat
     ):
         (tmp_path / "stereo.json").write_text(json.dumps([spoilt]))
         with pytest.raises(InputError, match=r"stereo.json is damaged: wanted a list of records"):
-            reproduce.recorded_tables()
+            tables.recorded_tables()
     monkeypatch.setattr(quick, "RESULTS", tmp_path)
     for content in ("null", "[]", '{"filter_relative_error": null, "training_time_s": 1}'):
         (tmp_path / "steerable_quick.json").write_text(content)
