@@ -38,6 +38,13 @@ def check_path(workdir: Path) -> None:
         )
 
 
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Not its business: JAX agrees on one number of all that ask, and training counts otherwise than by steps."""
+        del step
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one workdir; a context, on whose end all are on disk."""
 
@@ -52,7 +59,7 @@ class Checkpoints:
             read_only=read_only,
         )
         try:
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._manager = _Manager(self._folder, options=options)
         except (ValueError, TypeError, AttributeError) as error:  # of a damaged _CHECKPOINT_METADATA
             reason = in_one_line(error, 200)
             raise InputError(

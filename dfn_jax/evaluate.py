@@ -52,7 +52,7 @@ def evaluate(
     make_writable_folder(folder)
     _check_no_step_is_lost(folder / "results.json", int(state.step), config)
     records, starts = read_records(workdir / "metrics.jsonl"), read_records(workdir / "starts.jsonl")
-    here = {"hardware": hardware(), "commit": commit(), "precision": config.precision}
+    here = {"hardware": hardware(jax.local_devices()), "commit": commit(), "precision": config.precision}
     evaluation = task.evaluate(parallel.on_all_local_devices(state.params))
     done = [record for record in records if record["step"] <= int(state.step)]
     results = _results(config, state, evaluation, done, starts, here=here, began=began)

@@ -70,9 +70,9 @@ def make_state(
         shardings: of the state's arrays; by default they are on one device.
         initial: weights; by default they are a pure function of the config's seed.
     """
-    # It runs once, and drawing random numbers takes long to optimise: three seconds longer than to run as it is.
-    options = {"compiler_options": {"xla_backend_optimization_level": 0}, "out_shardings": shardings}
-    return jax.jit(lambda: _first_state(task, config, initial), **options)()
+    # It runs once, and drawing random numbers takes CPUs long to optimise: three seconds longer than to run as it is.
+    quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda: _first_state(task, config, initial), compiler_options=quickly, out_shardings=shardings)()
 
 
 def _first_state(task: Task, config: ConfigDict, initial: InitialWeights | None = None) -> TrainState:

@@ -9,6 +9,7 @@ import os
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Programs that tests start need memory, too.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 

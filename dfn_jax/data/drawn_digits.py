@@ -37,7 +37,7 @@ STROKES = (
 POINTS = max(sum(map(len, strokes)) for strokes in STROKES)
 BLOCK = 1000  # digits that one call of the compiled program draws, however many are wanted
 
-_exact = functools.partial(jnp.matmul, precision="highest")  # the same digits on every device
+_exact = functools.partial(jnp.matmul, precision="highest")  # the same digits on every device, but for rounding
 
 
 def drawn_digits(seed: int, count: int) -> np.ndarray:
