@@ -19,8 +19,7 @@ from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import check_writable_file, expanded, write_whole
 from dfn_jax.records import read_records
 from dfn_jax.tasks import make_task
-from dfn_jax.tasks.video_data import lengths, video_data
-from dfn_jax.tasks.video_networks import make_network
+from dfn_jax.tasks.video_data import SOURCES
 from dfn_jax.train import restore
 from dfn_jax.workdir import check_workdir
 from reproduce.protocols import Row
@@ -33,7 +32,7 @@ GIVEN_SHOWN = 2  # frames before the first that is predicted
 
 def first_sequences(config: ConfigDict, count: int) -> np.ndarray:
     """The first sequences of the test set: [count, T, H, W, C] float32 in [0, 1]."""
-    _, batches = video_data(config, config.data.name).test_set()
+    _, batches = SOURCES[config.data.name].bind(config).test_set()
     return np.asarray(next(iter(batches))["frames"][:count])
 
 
@@ -51,15 +50,15 @@ def predicted(config: ConfigDict, folder: Path, frames: np.ndarray) -> np.ndarra
     Raises:
         InputError: it is not done, was trained on other data, or has no checkpoint that fits.
     """
-    task, network, (known, horizon) = make_task(config), make_network(config), lengths(config, testing=True)
+    task = make_task(config)
     starts = read_records(folder / "starts.jsonl")
     if starts and (begun_with := starts[-1].get("data")) not in (None, task.fingerprint()):
         raise InputError(f"{folder} was trained on other data ({begun_with}); set DFN_DATA to the folder that has them")
     state = restore(task, config, folder)
     if state.step != config.train.steps:
         raise InputError(f"{folder} has done {state.step} of its {config.train.steps} steps; let it go on to the end")
-    rollout = jax.jit(lambda params, given: network.rollout(params, given, horizon).frame)
-    return np.clip(rollout(state.params, frames[:, :known]), 0, 1)
+    given = frames[:, : config.data.input_frames]
+    return np.asarray(jax.jit(task.program.apply)(state.params, given)["predicted"])
 
 
 def picture(frames: np.ndarray, predictions: Mapping[str, np.ndarray]) -> np.ndarray:

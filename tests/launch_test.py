@@ -183,7 +183,7 @@ def test_steerable_from_one_command(tmp_path):
                 "--config.data.channels=3",
                 "--config.eval.name=highway",
             ),
-            "config.data.channels is 3 on pairs and highway",
+            "config.data.channels is 3 on highway; the renderer has 1",
         ),
         (("--pretrained=stereo", "--mode=evaluate", "--distributed", "--workdir=x"), "in one process"),
         (("--config=experiments/highway.py:smoke", "--config.model.encoder=(32,)"), "at least 2 whole numbers"),

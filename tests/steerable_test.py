@@ -8,7 +8,7 @@ from scipy import signal
 from dfn_jax.data import steerable
 from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.tasks import make_task
-from dfn_jax.tasks.steerable import _test_images
+from dfn_jax.tasks.steerable_data import SOURCES
 from experiments.steerable import get_config
 
 ANGLES = np.array([0.0, 0.7, 2.0, 4.4])
@@ -67,7 +67,7 @@ def test_an_evaluation_tells_how_far_filters_and_images_are_off():
     task, count = make_task(config), config.eval.examples
     params = jax.tree.map(lambda leaf: 3 * leaf, task.init(jax.random.key(0)))
     angles = (np.arange(count) + 0.5) * 2 * np.pi / count
-    images = np.asarray(_test_images(config)[1](0), np.float64)
+    images = np.asarray(SOURCES["texture"].bind(config).test_set()[1], np.float64)
     images -= images.mean((1, 2, 3), keepdims=True)
     output = SteerableDFN().apply(params, jnp.asarray(images, jnp.float32), jnp.asarray(angles, jnp.float32))
     prediction, filters = (np.asarray(one, np.float64) for one in output)

@@ -7,14 +7,19 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
+from dfn_jax import config as configs
 from dfn_jax.errors import InputError
 from dfn_jax.models.spatial_transformer import Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.tasks import make_task, stereo
-from dfn_jax.tasks.stereo import _test_examples
+from dfn_jax.tasks.stereo_data import SOURCES
 from dfn_jax.tasks.task import TEST_SEED
 from experiments.stereo import get_config
 from tests.stereo_folders import write_disparity, write_pairs
+
+
+def what_is_tested(config):
+    return SOURCES[configs.tested_name(config)].bind(config).test_set()
 
 
 def test_training_minimises_the_squared_error_of_the_right_view():
@@ -44,7 +49,7 @@ def test_training_on_real_pairs_leaves_those_that_are_tested_on(folder, cache):
             np.testing.assert_allclose(right[..., 0], written[index][1] / 255, atol=1e-6)
             shown.add(index)
     assert shown == set(range(8))
-    np.testing.assert_array_equal(_test_examples(config)[1]["left"][..., 0] * 255, [left for left, _ in written[8:]])
+    np.testing.assert_array_equal(what_is_tested(config)[1]["left"][..., 0] * 255, [left for left, _ in written[8:]])
     found = task.evaluate(task.init(jax.random.key(0)))
     assert not found.examples
     assert found.metrics["baseline_copy_disparity_epe"] == 1
@@ -67,7 +72,7 @@ def test_disparity_is_the_horizontal_part_of_how_far_pixels_were_fetched():
 def test_training_draws_other_scenes_by_every_seed_and_none_that_is_tested_on():
     config = get_config("smoke")
     config.train.batch_size = config.eval.examples = 16
-    drawn = [_test_examples(config)[1]["left"]]
+    drawn = [what_is_tested(config)[1]["left"]]
     for seed in (0, 1, TEST_SEED):
         config.seed = seed
         drawn.append(np.asarray(make_task(config).train_batch(0)["left"]))
@@ -84,16 +89,16 @@ def test_another_folder_is_evaluated_whole_whatever_the_training_split(tmp_path,
     config = get_config("smoke")
     config.data.name, config.data.dir, config.data.test_sequences = "pairs", "unused", ("elsewhere",)
     config.eval.name, config.eval.dir = "pairs", str(tmp_path / "other")
-    words, examples = _test_examples(config)
+    words, examples = what_is_tested(config)
     assert words == "3 of the 3 real pairs of other (all)"
     assert examples["left"].shape == (3, 16, 16, 1)
     np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 50 / 255, 100 / 255], atol=1e-6)
     config.eval.examples = 2
-    words, examples = _test_examples(config)
+    words, examples = what_is_tested(config)
     assert words == "2 of the 3 real pairs of other (all), evenly spaced"
     np.testing.assert_allclose(examples["right"].mean((1, 2, 3)), [0, 100 / 255], atol=1e-6)
     config.data.dir, config.data.test_sequences = str(tmp_path / "other" / ".." / "other"), ()
-    assert _test_examples(config)[0].endswith(", which training read too, evenly spaced")
+    assert what_is_tested(config)[0].endswith(", which training read too, evenly spaced")
 
 
 class Mine(nn.Module):

@@ -12,7 +12,7 @@ from dfn_jax.data import moving_mnist as sequences
 from dfn_jax.errors import InputError
 from dfn_jax.tasks import make_task, video_networks
 from dfn_jax.tasks.task import TEST_SEED
-from dfn_jax.tasks.video_data import SOURCES, video_data
+from dfn_jax.tasks.video_data import SOURCES
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from experiments import highway, moving_mnist
@@ -186,7 +186,7 @@ def mnist_config(**changes):
 
 def test_moving_mnist_is_tested_on_as_many_sequences_as_asked_for():
     config = mnist_config(**{"eval.examples": 21, "eval.digit_count": 3, "eval.target_frames": 5})
-    words, found = video_data(config, "moving_mnist").test_set()
+    words, found = SOURCES["moving_mnist"].bind(config).test_set()
     assert len(found) == 2, "the progress bar's total"
     assert [batch["frames"].shape for batch in found] == [(16, 7, 16, 16, 1), (5, 7, 16, 16, 1)]
     assert "21 sequences of 3 moving digits" in words
@@ -215,14 +215,14 @@ def test_the_published_test_set_is_used_for_what_it_holds(monkeypatch, tmp_path)
     monkeypatch.setattr(sequences, "TEST_SHA256", hashlib.sha256(content).hexdigest())
     config = moving_mnist.get_config()
     config.update_from_flattened_dict({"data.dir": str(tmp_path), "eval.examples": 2, "eval.target_frames": 7})
-    words, batches = video_data(config, "moving_mnist").test_set()
+    words, batches = SOURCES["moving_mnist"].bind(config).test_set()
     assert words == "2 sequences of the published test set, mnist_test_seq.npy"
     (batch,) = batches
     np.testing.assert_allclose(batch["frames"], published[:17, :2].swapaxes(0, 1)[..., None] / 255, rtol=1e-6)
     for changes in ({"eval.digit_count": 3}, {"eval.target_frames": 11}, {"data.digit_size": 14}):
         config = moving_mnist.get_config()
         config.update_from_flattened_dict({"data.dir": str(tmp_path), "eval.examples": 2} | changes)
-        assert "generated with a fixed seed from the MNIST" in video_data(config, "moving_mnist").test_set()[0]
+        assert "generated with a fixed seed from the MNIST" in SOURCES["moving_mnist"].bind(config).test_set()[0]
 
 
 def test_where_the_digits_came_from_is_written_into_the_config(monkeypatch, tmp_path):
@@ -231,7 +231,7 @@ def test_where_the_digits_came_from_is_written_into_the_config(monkeypatch, tmp_
     for folder, source in ((tmp_path, "mnist"), (tmp_path / "empty", "drawn")):
         monkeypatch.setenv("DFN_DATA", str(folder))
         config = mnist_config(**{"data.digits": ""})
-        video_data(config, "moving_mnist")
+        SOURCES["moving_mnist"].bind(config)
         assert config.data.digits == source
 
 
@@ -243,12 +243,12 @@ def test_predictions_are_cut_to_what_a_screen_can_show():
 
 def test_training_sequences_follow_from_seed_and_step():
     for name, config in (("moving_mnist", mnist_config()), ("highway", highway.get_config("smoke"))):
-        data = video_data(config, name)
+        data = SOURCES[name].bind(config)
         frames = np.asarray(data.train_batch(3)["frames"])
         np.testing.assert_array_equal(frames, data.train_batch(3)["frames"])
         assert not np.array_equal(frames, data.train_batch(4)["frames"])
         config.seed = 1
-        assert not np.array_equal(frames, video_data(config, name).train_batch(3)["frames"])
+        assert not np.array_equal(frames, SOURCES[name].bind(config).train_batch(3)["frames"])
 
 
 def test_the_horizon_doubles_as_often_as_asked_for():
@@ -273,19 +273,19 @@ def test_the_horizon_doubles_as_often_as_asked_for():
 )
 def test_training_draws_no_sequence_that_is_tested_on(name, config):
     config.train.batch_size = config.eval.examples = 16
-    (test,) = video_data(config, name).test_set()[1]
+    (test,) = SOURCES[name].bind(config).test_set()[1]
     drawn = [test["frames"][:, 0]]
     for seed in (0, TEST_SEED):
         config.seed = seed
-        drawn.append(np.asarray(video_data(config, name).train_batch(0)["frames"][:, 0]))
+        drawn.append(np.asarray(SOURCES[name].bind(config).train_batch(0)["frames"][:, 0]))
     assert len(np.unique(np.concatenate(drawn), axis=0)) == 48
 
 
 def test_every_seed_is_tested_on_the_same_sequences():
     config = mnist_config()
-    (test,) = video_data(config, "moving_mnist").test_set()[1]
+    (test,) = SOURCES["moving_mnist"].bind(config).test_set()[1]
     config.seed = 1
-    (again,) = video_data(config, "moving_mnist").test_set()[1]
+    (again,) = SOURCES["moving_mnist"].bind(config).test_set()[1]
     np.testing.assert_array_equal(test["frames"], again["frames"])
 
 
@@ -314,7 +314,7 @@ def test_training_on_real_video_leaves_the_end_of_each_clip_to_the_test(folder):
     shown = np.concatenate([numbers(task.train_batch(step)) for step in range(60)])
     np.testing.assert_array_equal(shown, shown[:, :1] + np.arange(length))
     assert set(shown.ravel()) == set(range(32))
-    words, batches = video_data(config, "video").test_set()
+    words, batches = SOURCES["video"].bind(config).test_set()
     (tested,) = (numbers(batch) for batch in batches)
     np.testing.assert_array_equal(tested, [np.arange(32, 32 + length)])
     assert words.endswith("the end of each clip, which training never sees")

@@ -1,8 +1,6 @@
 """Steerable filters (Section 4.1): from pairs of images, the oriented filter of every angle."""
 
-import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +9,13 @@ from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
 from dfn_jax import losses, metrics, visualize
-from dfn_jax.data import crops, steerable, texture
-from dfn_jax.errors import InputError
+from dfn_jax.data import steerable
 from dfn_jax.models.steerable import SteerableDFN, Steered
 from dfn_jax.report import Picture, Row, Table
-from dfn_jax.tasks.task import TEST_SEED, TEXTURE, TRAINING, Batch, DrawnBatch, Evaluation, Params, Task, stream
+from dfn_jax.tasks.sources import bind
+from dfn_jax.tasks.steerable_data import SOURCES
+from dfn_jax.tasks.task import Batch, Evaluation, Params, Task
 
-READS_FOLDER = {"texture": False, "images": True}  # by the names of the data
 KERNEL_SIZE = 2 * steerable.REACH + 1
 RING = 12
 EXAMPLES_SHOWN = 5
@@ -35,71 +33,30 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: a name in the config, its seed or the data cannot be used.
     """
-    configs.check_data(config, READS_FOLDER)
-    if config.seed == TEST_SEED:
-        raise InputError(f"config.seed is {TEST_SEED}, by which the test images are drawn; choose another")
+    data, tested = bind(config, SOURCES)
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
-    train_images = _images(config, config.data.name, config.data.dir, config.train.batch_size, config.seed)
-    key = stream(config.seed, TRAINING)
-
-    @jax.jit
-    def complete(step: jax.Array, pixels: jax.Array, indices: jax.Array | None) -> Batch:
-        """Angles are drawn for a whole batch, whatever part of it is made."""
-        angles = steerable.random_angles(jax.random.fold_in(key, step), config.train.batch_size)
-        return steerable.batch(pixels, angles if indices is None else angles[indices])
-
-    def of_files(step: int, indices: range | None = None) -> Batch:
-        return complete(step, train_images(step, indices), None if indices is None else np.array(indices))
-
-    of_texture = DrawnBatch(lambda _, step, indices: complete(step, train_images(step, indices), indices))
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         output = network.apply(params, batch["images"], batch["angles"])
         return losses.mean_squared_error(output.prediction, batch["targets"])
 
-    # Training may evaluate many times: all is compiled once.
-    test_images, apply = functools.cache(lambda: _test_images(config)), jax.jit(network.apply)
+    apply = jax.jit(network.apply)  # Training may evaluate many times: all is compiled once.
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, *config.data.image_size, 1)), jnp.zeros(1)),
         loss=loss,
-        train_batch=of_texture if config.data.name == "texture" else of_files,
-        evaluate=lambda params: _evaluate(config, *test_images(), apply, params),
+        train_batch=data.train_batch,
+        evaluate=lambda params: _evaluate(*tested.test_set(), apply, params),
         loss_name="squared error, mean over pixels",
-        check_test=test_images,
-        fingerprint=lambda: (
-            "" if config.data.name == "texture" else crops.fingerprint(configs.data_folder(config.data.dir, "images"))
-        ),
+        check_test=tested.test_set,
+        fingerprint=data.fingerprint,
     )
 
 
-def _images(config: ConfigDict, name: str, folder: str, batch_size: int, seed: int) -> Callable[..., jax.Array]:
-    """Batches of images by step and indices: procedural texture, or crops of the images in a folder."""
-    image_size = tuple(config.data.image_size)
-    if name == "texture":
-        key = stream(seed, TEXTURE)
-
-        @jax.jit
-        def draw(step: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-            size = {"batch_size": batch_size, "image_size": image_size}
-            return texture.texture_batch(jax.random.fold_in(key, step), indices=indices, **size)
-
-        return draw
-    from dfn_jax.data import epochs
-
-    # An evaluation on other images does not need the folder of these.
-    found = functools.cache(
-        lambda: crops.crops(configs.data_folder(folder, "images"), seed=seed, image_size=image_size)
-    )
-    return lambda step, indices=None: epochs.batch(found(), step, batch_size=batch_size, indices=indices)["image"]
-
-
-def _evaluate(
-    config: ConfigDict, data: str, draw: Callable[[int], jax.Array], apply: Callable[..., Steered], params: Params
-) -> Evaluation:
-    """Compares the learned filters with the true ones, and what both make of test images."""
-    count = config.eval.examples
+def _evaluate(data: str, images: jax.Array, apply: Callable[..., Steered], params: Params) -> Evaluation:
+    """Compares the learned filters with the true ones, and what both make of test images [N, H, W, 1]."""
+    count = len(images)
     angles = (jnp.arange(count) + 0.5) * (2 * jnp.pi / count)
-    pixels = jax.jit(steerable.centred)(draw(0))
+    pixels = jax.jit(steerable.centred)(images)
     output = apply(params, pixels, angles)
     targets, truth = jax.jit(steerable.steer)(pixels, angles), jax.jit(steerable.oriented_filters)(angles)
     textured = (targets != 0).any(axis=(1, 2, 3))  # A crop of one grey has nothing that an error could be relative to.
@@ -137,19 +94,6 @@ def _evaluate(
     )
 
 
-def _test_images(config: ConfigDict) -> tuple[str, Callable[[int], jax.Array]]:
-    """What to test on, in words, and batches of it by step."""
-    name, folder = configs.tested_name(config), configs.tested_folder(config)
-    draw = functools.cache(_images(config, name, folder, config.eval.examples, TEST_SEED))
-    if name == "texture":
-        return "procedural texture", draw
-    draw(0)  # What is wrong with them is told before training.
-    words = f"{config.eval.examples} crops of images of {Path(configs.data_folder(folder, 'images')).resolve().name}"
-    if config.data.name == "images" and not config.eval.dir:
-        words += ", other crops of which it was trained on"
-    return words + configs.seen_in_training(config), draw
-
-
 def _relative_error(found: jax.Array, truth: jax.Array) -> jax.Array:
     """Norm of the difference over the norm of the truth, for each example; [N]."""
     found, truth = (values.reshape(len(truth), -1) for values in (found, truth))
@@ -165,7 +109,7 @@ def _ring(params: Params, apply: Callable[..., Steered]) -> Picture:
     rows = [list(visualize.filters_to_rgb(np.asarray(taps), size, maximum=scale)) for taps in (learned, truth)]
     titles = [f"{round(float(jnp.degrees(angle)))}°" for angle in angles]
     panel = visualize.panel(rows, column_titles=titles, row_titles=["learned", "true"], scale=8)
-    caption = "9x9 taps, as cross-correlation; red is positive, blue negative, white zero."
+    caption = f"{KERNEL_SIZE}x{KERNEL_SIZE} taps, as cross-correlation; red is positive, blue negative, white zero."
     return Picture("filters", "The filters of a ring of angles", visualize.to_png(panel), caption)
 
 

@@ -1,37 +1,21 @@
 """Stereo prediction (Section 4.3): the right view from the left, and disparity read off the filters, without labels."""
 
-import functools
-from collections.abc import Sequence
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
-from dfn_jax.data import highway, pair_folders
 from dfn_jax.errors import InputError
 from dfn_jax.models.deep_stereo import DeepStereo
 from dfn_jax.models.spatial_transformer import SpatialTransformer, Warped
 from dfn_jax.models.stereo import Filtered, StereoDFN
 from dfn_jax.models.twins import StereoTwin
+from dfn_jax.tasks.sources import bind
+from dfn_jax.tasks.stereo_data import SOURCES
 from dfn_jax.tasks.stereo_evaluation import evaluate_stereo
 from dfn_jax.tasks.stereo_prediction import stereo_inputs
-from dfn_jax.tasks.task import (
-    STEREO_TEST,
-    TEST_BATCH,
-    TEST_SEED,
-    TRAINING,
-    Batch,
-    DrawnBatch,
-    Params,
-    Program,
-    Task,
-    TrainBatch,
-    stream,
-)
+from dfn_jax.tasks.task import Batch, Params, Program, Task
 
 # Flax modules whose fields are the entries of `config.model`, and dtype: of the left view [N, H, W, C] they make the
 # right one, or what `_prediction` and `_disparity` below take apart.
@@ -41,7 +25,6 @@ NETWORKS = {
     "deep_stereo": DeepStereo,
     "spatial_transformer": lambda taps, **options: SpatialTransformer(**options),
 }
-READS_FOLDER = {"highway": False, "pairs": True}  # by the names of the data
 
 
 def make_task(config: ConfigDict) -> Task:
@@ -56,8 +39,10 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: a name or size in the config, or the data, cannot be used.
     """
-    _check(config)
-    height, width = config.data.image_size
+    configs.check_filter_size(config, "taps")
+    height, width, channels = *config.data.image_size, configs.entry(config, "data.channels")
+    data, tested = bind(config, SOURCES)
+    source = SOURCES[configs.tested_name(config)]
     network_class = configs.choose("config.model.name", configs.entry(config, "model.name"), NETWORKS)
     fields = {name: value for name, value in config.model.items() if name != "name"}
     try:
@@ -79,26 +64,28 @@ def make_task(config: ConfigDict) -> Task:
         return found if disparity is None else found | {"disparity": disparity}
 
     predict = parallel.over_examples(apply)
-
-    test_examples = functools.cache(lambda: _test_examples(config))  # Training may evaluate many times.
     largest_shift = max(1, taps // 2)
     return Task(
-        init=lambda key: network.init(key, jnp.zeros((1, height, width, config.data.channels))),
+        init=lambda key: network.init(key, jnp.zeros((1, height, width, channels))),
         loss=loss,
-        train_batch=_train_batch(config),
+        train_batch=data.train_batch,
         evaluate=lambda params: evaluate_stereo(
-            *test_examples(),
+            *tested.test_set(),
             lambda left: predict(params, left),
             largest_shift=largest_shift,
-            independent=configs.tested_name(config) == "highway",
+            independent=source.independent,
         ),
         loss_name="squared error, mean over pixels",
-        check_test=lambda: None if configs.tested_name(config) == "highway" else test_examples(),
-        fingerprint=lambda: _fingerprint(config),
-        inputs=lambda source: stereo_inputs(
-            source, parallel.over_examples(named), largest_shift=largest_shift, **_pair_options(config)
+        check_test=tested.test_set if source.reads_folder else lambda: None,  # Nothing can be wrong with what is drawn.
+        fingerprint=data.fingerprint,
+        inputs=lambda path: stereo_inputs(
+            path,
+            parallel.over_examples(named),
+            image_size=(height, width),
+            channels=channels,
+            largest_shift=largest_shift,
         ),
-        program=Program(named, (height, width, config.data.channels)),
+        program=Program(named, (height, width, channels)),
     )
 
 
@@ -123,81 +110,3 @@ def _disparity(output: Filtered | Warped | jax.Array, taps: int) -> jax.Array | 
         case Warped(displacement=displacement):
             return displacement[..., 0]
     return None
-
-
-def _check(config: ConfigDict) -> None:
-    configs.check_data(config, READS_FOLDER)
-    configs.check_filter_size(config, "taps")
-    names, channels = (config.data.name, configs.tested_name(config)), configs.entry(config, "data.channels")
-    if channels not in (1, 3) or ("highway" in names and channels != 1):
-        where = " and ".join(dict.fromkeys(names))
-        raise InputError(f"config.data.channels is {channels} on {where}; highway has 1, pairs have 1 or 3")
-
-
-def _pair_options(config: ConfigDict) -> dict:
-    return {"image_size": tuple(config.data.image_size), "channels": config.data.channels}
-
-
-def _split_options(config: ConfigDict) -> dict:
-    return {"test_sequences": tuple(config.data.test_sequences), "test_fraction": config.data.test_fraction}
-
-
-def _fingerprint(config: ConfigDict) -> str:
-    if config.data.name == "highway":
-        return ""
-    folder = configs.data_folder(config.data.dir, "pairs")
-    return pair_folders.fingerprint(folder, channels=config.data.channels)
-
-
-def _train_batch(config: ConfigDict) -> TrainBatch:
-    """What to train on."""
-    batch_size = config.train.batch_size
-    if config.data.name == "highway":
-        key = stream(config.seed, TRAINING)
-        size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
-        return DrawnBatch(
-            lambda _, step, indices: highway.stereo_batch(jax.random.fold_in(key, step), indices=indices, **size)
-        )
-    from dfn_jax.data import epochs, pairs  # TFDS and Grain, which only real pairs need
-
-    @functools.cache
-    def examples():
-        folder = configs.data_folder(config.data.dir, "pairs")
-        return pairs.train_examples(folder, seed=config.seed, **_pair_options(config), **_split_options(config))
-
-    def batch(step: int, indices: range | None = None) -> Batch:
-        fields = epochs.batch(examples(), step, batch_size=batch_size, indices=indices)
-        return {"left": fields["left"], "right": fields["right"]}
-
-    return batch
-
-
-def _test_examples(config: ConfigDict) -> tuple[str, Batch]:
-    """The test set: what it is, and its arrays, all examples along the first axis."""
-    count = config.eval.examples
-    if configs.tested_name(config) == "highway":
-        key = stream(TEST_SEED, STEREO_TEST)
-        size = {"batch_size": TEST_BATCH, "image_size": tuple(config.data.image_size), "with_truth": True}
-        batches = [
-            jax.device_get(highway.stereo_batch(jax.random.fold_in(key, index), **size))
-            for index in range(-(-count // TEST_BATCH))
-        ]
-        examples = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
-        return f"{count} scenes of the highway renderer that training never sees", examples
-    words, found = _test_pairs(config)
-    count = min(count, len(found))
-    chosen = np.linspace(0, len(found) - 1, count).round().astype(int)  # from all sequences
-    examples = jax.tree.map(lambda *parts: np.stack(parts), *(found[index] for index in chosen))
-    spaced = ", evenly spaced" if count < len(found) else ""
-    return f"{count} of the {len(found)} {words}{spaced}", examples
-
-
-def _test_pairs(config: ConfigDict) -> tuple[str, Sequence]:
-    """Real pairs to test on: what they are, and their examples by index."""
-    from dfn_jax.data import pairs
-
-    folder = configs.data_folder(configs.tested_folder(config), "pairs")
-    split, options = ("all", {}) if config.eval.dir else ("test", _split_options(config))
-    found = pairs.examples(folder, split=split, **_pair_options(config), **options)
-    words = f"real pairs of {Path(folder).resolve().name} ({split})"
-    return words + configs.seen_in_training(config), found

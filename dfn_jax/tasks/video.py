@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax import losses, ops, parallel
 from dfn_jax.errors import InputError
+from dfn_jax.tasks.sources import Source, bind
 from dfn_jax.tasks.task import Batch, Curriculum, Params, Program, Task
-from dfn_jax.tasks.video_data import SOURCES, lengths, video_data
+from dfn_jax.tasks.video_data import SOURCES, lengths
 from dfn_jax.tasks.video_evaluation import Guess, evaluate_video
 from dfn_jax.tasks.video_networks import make_network
 from dfn_jax.tasks.video_prediction import video_inputs
@@ -35,9 +36,7 @@ def make_task(config: ConfigDict) -> Task:
     _check(config)
     network = make_network(config)
     measure, loss_name = configs.choose("config.loss", config.loss, LOSSES)
-    tested_name = configs.tested_name(config)
-    data = video_data(config, config.data.name)
-    tested = data if tested_name == config.data.name else video_data(config, tested_name)
+    data, tested = bind(config, _sources(config))
     known, horizon = lengths(config)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
@@ -69,7 +68,7 @@ def make_task(config: ConfigDict) -> Task:
             known=known,
             reach=network.reach,
             probabilities=config.loss == "binary_cross_entropy",
-            independent=SOURCES[tested_name].independent,
+            independent=SOURCES[configs.tested_name(config)].independent,
         ),
         loss_name=loss_name,
         check_test=tested.test_set,
@@ -104,15 +103,15 @@ def _curriculum(every: int, known: int, horizon: int) -> Curriculum:
     return Curriculum(shown, ends, words)
 
 
-def _check(config: ConfigDict) -> None:
+def _sources(config: ConfigDict) -> dict[str, Source]:
+    """The data that a recipe may name: one with digits has Moving MNIST alone, which has one test set."""
     of_digits = "digit_count" in config.data
-    if of_digits and config.data.name != "moving_mnist":
-        raise InputError(f"config.data.name is {config.data.name!r}; a recipe with digits has moving_mnist alone")
-    if not of_digits:
-        reads_folder = {name: source.reads_folder for name, source in SOURCES.items() if name != "moving_mnist"}
-        configs.check_data(config, reads_folder)
-    elif config.eval.name or config.eval.dir:
+    if of_digits and (config.eval.name or config.eval.dir):
         raise InputError("config.eval.name and config.eval.dir are for highway driving; moving_mnist has one test set")
+    return {name: source for name, source in SOURCES.items() if (name == "moving_mnist") == of_digits}
+
+
+def _check(config: ConfigDict) -> None:
     # Few enough that their sum, too, is a whole number to JAX.
     frames = {"data.input_frames": 1, "data.target_frames": 1, "eval.target_frames": 0}
     configs.check_whole_numbers(config, frames, bits=30)

@@ -5,7 +5,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
+from dfn_jax.tasks.sources import Data, Source
 from dfn_jax.tasks.task import (
     DIGITS_TEST,
     HIGHWAY_TEST,
@@ -23,43 +23,10 @@ from dfn_jax.tasks.task import (
     TRAINING,
     Batch,
     DrawnBatch,
-    TrainBatch,
     stream,
 )
 
 FRAME_INTERVAL = 0.04  # seconds between frames of the renderer: 25 a second
-
-
-class VideoData(NamedTuple):
-    """What the task needs of a data set.
-
-    Attributes:
-        fingerprint: see `Task`.
-        train_batch: (step, indices) -> {'frames': [N, T, H, W, C] float32 in [0, 1]}; see `Task`.
-        test_set: () -> what it is, in words, and its batches of at most TEST_BATCH sequences; on rendered highways also
-            with flow and visible (see `highway.video_batch`), of moving digits with overlap and bounce for each
-            predicted frame (see `moving_mnist.sequence_events`).
-    """
-
-    fingerprint: Callable[[], str]
-    train_batch: TrainBatch
-    test_set: Callable[[], tuple[str, Iterable[Batch]]]
-
-
-def video_data(config: ConfigDict, name: str) -> VideoData:
-    """Binds data to a config.
-
-    Args:
-        config: of `experiments/moving_mnist.py` or `experiments/highway.py`.
-        name: of `SOURCES`.
-
-    Returns:
-        The data.
-
-    Raises:
-        InputError: a name, size or number in the config cannot be used.
-    """
-    return configs.choose("data", name, SOURCES).bind(config)
 
 
 def lengths(config: ConfigDict, *, testing: bool = False) -> tuple[int, int]:
@@ -84,7 +51,7 @@ def _check_digits(config: ConfigDict) -> None:
         )
 
 
-def _moving_mnist(config: ConfigDict) -> VideoData:
+def _moving_mnist(config: ConfigDict) -> Data:
     from dfn_jax.data import digits
 
     _check_digits(config)
@@ -138,7 +105,7 @@ def _moving_mnist(config: ConfigDict) -> VideoData:
     def fingerprint() -> str:
         return "" if source == "drawn" else f"digits {zlib.crc32(digits.load_digits(source, folder, 'train')):08x}"
 
-    return VideoData(fingerprint, DrawnBatch(train_batch, lambda: pictures("train")), test_set)
+    return Data(DrawnBatch(train_batch, lambda: pictures("train")), test_set, fingerprint)
 
 
 _DIGITS = {
@@ -148,7 +115,7 @@ _DIGITS = {
 }
 
 
-def _highway(config: ConfigDict) -> VideoData:
+def _highway(config: ConfigDict) -> Data:
     if config.data.channels != 1:
         raise InputError(f"config.data.channels is {config.data.channels} on highway; the renderer has 1")
     key = stream(config.seed, TRAINING)
@@ -168,10 +135,10 @@ def _highway(config: ConfigDict) -> VideoData:
             lambda index: highway.video_batch(jax.random.fold_in(test_key, index), **size, **options),
         )
 
-    return VideoData(lambda: "", DrawnBatch(train_batch), test_set)
+    return Data(DrawnBatch(train_batch), test_set)
 
 
-def _video(config: ConfigDict) -> VideoData:
+def _video(config: ConfigDict) -> Data:
     from dfn_jax.data import video
 
     @functools.cache
@@ -206,23 +173,15 @@ def _video(config: ConfigDict) -> VideoData:
         words += configs.seen_in_training(config)
         return words, _in_batches(sequences)
 
-    return VideoData(lambda: video.fingerprint(configs.data_folder(config.data.dir, "clips")), train_batch, test_set)
+    def fingerprint() -> str:
+        return video.fingerprint(configs.data_folder(config.data.dir, "clips"))
+
+    return Data(train_batch, test_set, fingerprint)
 
 
-class Source(NamedTuple):
-    """Where sequences come from.
-
-    Attributes:
-        bind: config -> VideoData.
-        reads_folder: whether they lie in `config.data.dir`, or `config.eval.dir`.
-        independent: whether its test sequences are independent of each other, as pieces of one recording are not.
-    """
-
-    bind: Callable[[ConfigDict], VideoData]
-    reads_folder: bool = False
-    independent: bool = True
-
-
+# Batches to train on are {'frames': [N, T, H, W, C] float32 in [0, 1]}; the test set is in batches of at most
+# TEST_BATCH, of rendered highways also with flow and visible (see `highway.video_batch`), of moving digits with overlap
+# and bounce for each predicted frame (see `moving_mnist.sequence_events`).
 SOURCES = {
     "moving_mnist": Source(_moving_mnist, reads_folder=True),
     "highway": Source(_highway),

@@ -1,0 +1,58 @@
+"""Data by their names: what a config trains and is tested on, of whichever task."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from dfn_jax import config as configs
+from dfn_jax.tasks.task import TrainBatch
+
+
+class Data(NamedTuple):
+    """What a task needs of a data set.
+
+    Attributes:
+        train_batch: see `Task`.
+        test_set: () -> what it is, in words, and its examples, in the form that the task's evaluation takes.
+        fingerprint: see `Task`.
+    """
+
+    train_batch: TrainBatch
+    test_set: Callable[[], tuple[str, Any]]
+    fingerprint: Callable[[], str] = lambda: ""
+
+
+class Source(NamedTuple):
+    """Where examples come from.
+
+    Attributes:
+        bind: config -> Data; raises InputError where they cannot be as the config says.
+        reads_folder: whether they lie in `config.data.dir`, or `config.eval.dir`.
+        independent: whether its test examples are independent of each other, as pieces of one recording are not.
+    """
+
+    bind: Callable[[ConfigDict], Data]
+    reads_folder: bool = False
+    independent: bool = True
+
+
+def bind(config: ConfigDict, sources: Mapping[str, Source]) -> tuple[Data, Data]:
+    """Binds data to a config.
+
+    Args:
+        config: an experiment's config.
+        sources: that there are, by name.
+
+    Returns:
+        What to train on, and what to test on; the test set is opened or made once.
+
+    Raises:
+        InputError: a name is unknown, a folder is given for data that read none, or a source cannot be used so.
+    """
+    configs.check_data(config, {name: source.reads_folder for name, source in sources.items()})
+    names = config.data.name, configs.tested_name(config)
+    bound = {name: sources[name].bind(config) for name in dict.fromkeys(names)}
+    trained, tested = (bound[name] for name in names)
+    return trained, tested._replace(test_set=functools.cache(tested.test_set))
