@@ -8,8 +8,9 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from dfn_jax.command_line import many_processes, parse
-from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import told_in_one_line
 from dfn_jax.huge_pages import restart_with_huge_pages
+from dfn_jax.preemption import preempt_on_sigterm
 
 MODES = {
     "train": "train, or go on, and then evaluate",

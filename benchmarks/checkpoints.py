@@ -16,7 +16,7 @@ from benchmarks.timing import options, write_rows
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
-from dfn_jax.train import make_state, make_train_step
+from dfn_jax.train_step import make_state, make_train_step
 
 EVERY = 100  # steps
 

@@ -16,7 +16,8 @@ from dfn_jax import parallel
 from dfn_jax.data import moving_mnist
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
-from dfn_jax.train import make_batches, make_state, make_train_step
+from dfn_jax.train import make_batches
+from dfn_jax.train_step import make_state, make_train_step
 
 CASES = ("moving_mnist", "highway", "stereo")
 

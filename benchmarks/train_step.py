@@ -17,7 +17,7 @@ from benchmarks.timing import interleaved, options, torch_device, tune_torch, wr
 from dfn_jax.huge_pages import restart_with_huge_pages
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
-from dfn_jax.train import make_state, make_train_step
+from dfn_jax.train_step import make_state, make_train_step
 
 CASES = ("moving_mnist", "highway", "stereo")
 LOSS_TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # GPUs round what they multiply to TF32

@@ -100,7 +100,7 @@ class Checkpoints:
         Raises:
             OSError: this checkpoint, or the one before in the background, could not be written.
         """
-        if processes.of_first(step not in self._manager.all_steps()):
+        if processes.broadcast(step not in self._manager.all_steps()):
             prints = jax.device_get(fingerprint(state)).tolist()
             items = ocp.args.Composite(state=ocp.args.StandardSave(state), fingerprint=ocp.args.JsonSave(prints))
             with self._reported():
@@ -111,7 +111,7 @@ class Checkpoints:
 
     def any(self) -> bool:
         """Whether there is a checkpoint, whole or damaged; all processes must ask."""
-        return processes.of_first(bool(self._manager.all_steps()))
+        return processes.broadcast(bool(self._manager.all_steps()))
 
     def restore(self, like: Any, *, best: bool = False) -> Any:
         """Reads the newest checkpoint that is whole; those that are not are named on the standard error output.
@@ -128,7 +128,7 @@ class Checkpoints:
         """
         damages = []
         # All processes must read the same ones, in the same order.
-        steps, lowest = processes.of_first((sorted(self._manager.all_steps(), reverse=True), self._best.step))
+        steps, lowest = processes.broadcast((sorted(self._manager.all_steps(), reverse=True), self._best.step))
         if best and steps and lowest is None:
             raise InputError(f"it is not known which checkpoint in {self._folder} is the best; leave out eval.best")
         if best:
@@ -147,8 +147,8 @@ class Checkpoints:
                         raise
                     reason = f"{type(error).__name__}: {in_one_line(error, 200)}"
             # Processes may share the arrays: only where all have their part can any be looked at.
-            if processes.gathered(state is not None).all():
-                if processes.gathered(jax.device_get(fingerprint(state)).tolist() == saved).all():
+            if processes.all_gather(state is not None).all():
+                if processes.all_gather(jax.device_get(fingerprint(state)).tolist() == saved).all():
                     for damage in damages:
                         print(f"{damage}; going on from that of step {step}", file=sys.stderr)
                     return state
@@ -173,7 +173,7 @@ class Checkpoints:
 
     def set_aside_after(self, step: int) -> None:
         """Moves checkpoints after a step, which could not be read, to `damaged_checkpoints`, beside the folder."""
-        later = processes.of_first([newer for newer in self._manager.all_steps() if newer > step])
+        later = processes.broadcast([newer for newer in self._manager.all_steps() if newer > step])
         for newer in later:
             aside = self._folder.with_name("damaged_checkpoints")
             aside.mkdir(exist_ok=True)
@@ -181,7 +181,7 @@ class Checkpoints:
             if processes.is_first():
                 shutil.move(self._folder / str(newer), aside / f"{newer}-{number}")  # `checkpoints` may be a link
         if later:
-            processes.wait("damaged checkpoints are set aside")
+            processes.barrier("damaged checkpoints are set aside")
             self._manager.reload()
             self._best.forget_unless(self._manager.all_steps())
 

@@ -21,7 +21,7 @@ from dfn_jax.intervals import confidence_interval
 from dfn_jax.provenance import commit, hardware, versions
 from dfn_jax.records import TEST_PREFIX, mean_loss, read_records
 from dfn_jax.tasks.task import Evaluation, Task
-from dfn_jax.train import TrainState
+from dfn_jax.train_step import TrainState
 from dfn_jax.workdir import EXAMPLES_FILE, results_folder, steps_measured
 
 FEWEST_EXAMPLES = 20  # fewer have no interval of confidence

@@ -13,15 +13,17 @@ from ml_collections import ConfigDict
 from dfn_jax import parallel, pretrained, processes
 from dfn_jax.checkpoint import check_path
 from dfn_jax.config import check, differing, tested_name
-from dfn_jax.errors import InputError, preempt_on_sigterm
+from dfn_jax.errors import InputError
 from dfn_jax.evaluate import evaluate
 from dfn_jax.files import expanded
 from dfn_jax.predict import open_inputs, write_predictions
+from dfn_jax.preemption import preempt_on_sigterm
 from dfn_jax.provenance import commit
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks import make_task, make_task_without_data
 from dfn_jax.tasks.task import Evaluation, Params, Task, open_train_data
-from dfn_jax.train import InitialWeights, TrainState, check_trainable, restore, train
+from dfn_jax.train import check_trainable, restore, train
+from dfn_jax.train_step import InitialWeights, TrainState
 from dfn_jax.workdir import MAY_CHANGE, check_workdir, claim_workdir, newest_checkpoint
 
 
@@ -45,7 +47,7 @@ def run(config: ConfigDict, workdir: str | Path, *, training: bool = True) -> tu
     config = config.copy_and_resolve_references()  # `make_task` writes into it which data it found.
     found = initial = None
     with contextlib.ExitStack() as claimed, processes.end_with_the_others():
-        begun = processes.of_first(newest_checkpoint(workdir))
+        begun = processes.broadcast(newest_checkpoint(workdir))
         with processes.together():  # What cannot be used is told of before the workdir is claimed.
             parallel.check_jax()
             check(config)

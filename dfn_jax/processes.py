@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from dfn_jax.errors import DivergedError, InputError, PreemptedError, in_one_line, out_of_memory
+from dfn_jax.errors import DivergedError, InputError, in_one_line, out_of_memory
+from dfn_jax.preemption import PreemptedError
 
 SILENCE_S = 20  # seconds without a sign of life after which a process counts as dead
 START_S = 300  # seconds to wait for all processes to come
@@ -47,7 +48,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
             heartbeat_timeout_seconds=SILENCE_S,
             initialization_timeout=START_S,
         )
-        gathered(0)  # The first exchange times out after 30 s, and reading data may take longer: do it now.
+        all_gather(0)  # The first exchange times out after 30 s, and reading data may take longer: do it now.
     except (RuntimeError, ValueError) as error:
         reason = in_one_line(error, 300)
         raise InputError(
@@ -61,7 +62,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def gathered(value: Any) -> np.ndarray:
+def all_gather(value: Any) -> np.ndarray:
     """A number of each process, [processes]; all must ask."""
     if jax.process_count() == 1:
         return np.asarray([value])
@@ -70,21 +71,21 @@ def gathered(value: Any) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(value))).reshape(-1)
 
 
-def of_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What the first process has, as JSON; all must ask. Files may be seen late, or not at all, by the others."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
     content = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    size = int(gathered(len(content))[0])
+    size = int(all_gather(len(content))[0])
     sent = multihost_utils.broadcast_one_to_all(np.resize(content, size))
     return json.loads(np.asarray(sent, np.uint8).tobytes())
 
 
 def alike(text: str) -> bool:
     """Whether all processes have the same text; all must ask."""
-    return len(set(gathered(zlib.crc32(text.encode())).tolist())) == 1
+    return len(set(all_gather(zlib.crc32(text.encode())).tolist())) == 1
 
 
 @contextlib.contextmanager
@@ -125,16 +126,16 @@ def together() -> Iterator[None]:
     try:
         yield
     except (Exception, PreemptedError, KeyboardInterrupt) as error:
-        gathered(False)
+        all_gather(False)
         error.agreed = True
         raise
-    if not gathered(True).all():
+    if not all_gather(True).all():
         error = InputError("another process of this run could not go on; its message says why")
         error.agreed = True
         raise error
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
     """Waits until all processes are at the same place."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils

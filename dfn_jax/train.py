@@ -1,16 +1,10 @@
 """The one training loop: it knows a task by what it needs of it, and no experiment by name."""
 
-import contextlib
-import functools
-import itertools
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,108 +17,15 @@ from tqdm import tqdm
 from dfn_jax import parallel, processes
 from dfn_jax.checkpoint import Checkpoints
 from dfn_jax.config import ema_decay
-from dfn_jax.errors import InputError, PreemptedError
+from dfn_jax.errors import InputError
 from dfn_jax.guards import LossGuard, Watchdog, check_norm
 from dfn_jax.optimisers import make_optimiser, optimiser_steps
+from dfn_jax.preemption import PreemptedError, asked_to_end
 from dfn_jax.progress import progress
 from dfn_jax.provenance import commit, hardware
 from dfn_jax.records import TEST_PREFIX, Records, mean_loss, read_records
-from dfn_jax.tasks.task import NOT_THE_NETWORKS, WEIGHTS, Batch, DrawnBatch, Params, Task, stream
-
-
-class TrainState(NamedTuple):
-    """All that a step changes.
-
-    Attributes:
-        step: [] int32, steps taken.
-        params: of the network; with `config.optim.ema_decay` an average of those that the optimiser moves.
-        optimiser: its moments; with `config.optim.ema_decay` these and the parameters that it moves, in which the
-            gradient is taken.
-    """
-
-    step: Array
-    params: Params
-    optimiser: optax.OptState | tuple[optax.OptState, Params]
-
-
-class InitialWeights(NamedTuple):
-    """What training begins with.
-
-    Attributes:
-        params: of the network, as NumPy arrays.
-        words: what they are, for the records.
-    """
-
-    params: Params
-    words: str
-
-
-def make_state(
-    task: Task, config: ConfigDict, shardings: TrainState | None = None, *, initial: InitialWeights | None = None
-) -> TrainState:
-    """The state before the first step.
-
-    Args:
-        task: what to train.
-        config: the experiment's config.
-        shardings: of the state's arrays; by default they are on one device.
-        initial: weights; by default they are a pure function of the config's seed.
-    """
-    # It runs once, and drawing random numbers takes CPUs long to optimise: three seconds longer than to run as it is.
-    quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(lambda: _first_state(task, config, initial), compiler_options=quickly, out_shardings=shardings)()
-
-
-def _first_state(task: Task, config: ConfigDict, initial: InitialWeights | None = None) -> TrainState:
-    params = initial.params if initial else task.init(stream(config.seed, WEIGHTS))
-    moments = make_optimiser(config.optim)[0].init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, (moments, params) if ema_decay(config) else moments)
-
-
-def make_train_step(
-    loss: Callable[[Params, Batch], Array],
-    optimiser: optax.GradientTransformation,
-    *,
-    skip_non_finite: bool = False,
-    ema_decay: float = 0.0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """One step of gradient descent, as a pure function.
-
-    With `ema_decay` the state's parameters are an exponential moving average of those that the optimiser moves, which
-    the noise of small batches moves too (after Polyak and Juditsky, Acceleration of Stochastic Approximation by
-    Averaging, 1992, whose average is uniform).
-
-    Args:
-        loss: (parameters, batch) -> scalar.
-        optimiser: of `make_optimiser`.
-        skip_non_finite: leave parameters and optimiser as they are where the loss or the gradient is not finite.
-        ema_decay: weight of the past in the average, but at most steps / (9 + steps), so that it is of about the last
-            tenth of the steps until that tenth is 1 / (1 - ema_decay) steps; 0 for no average.
-
-    Returns:
-        (state, batch) -> (new state, {'loss', 'gradient_norm'}), both of what the optimiser moves.
-    """
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        moments, here = state.optimiser if ema_decay else (state.optimiser, state.params)
-        value, gradient = jax.value_and_grad(loss)(here, batch)
-        values = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-        updates, moments = optimiser.update(gradient, moments, here)
-        moved = optax.apply_updates(here, updates)
-        new = TrainState(state.step + 1, moved, moments)
-        if ema_decay:
-            done = optimiser_steps(moments)  # This step too; those that were skipped do not count.
-            decay = jnp.minimum(ema_decay, done / (9 + done))
-            average = optax.incremental_update(moved, state.params, 1 - decay)
-            new = new._replace(params=average, optimiser=(moments, moved))
-        if skip_non_finite:
-            finite = jnp.isfinite(value) & jnp.isfinite(values["gradient_norm"])
-            unchanged = state._replace(step=new.step)
-            new = jax.tree.map(functools.partial(jnp.where, finite), new, unchanged)
-        return new, values
-
-    return train_step
-
+from dfn_jax.tasks.task import NOT_THE_NETWORKS, Batch, DrawnBatch, Task
+from dfn_jax.train_step import InitialWeights, TrainState, make_state, make_train_step, state_shapes
 
 _norm = jax.jit(optax.tree.norm)
 
@@ -159,21 +60,10 @@ def _make_mesh(config: ConfigDict) -> Mesh:
     return parallel.make_mesh(config.mesh, **size)
 
 
-def _mesh(config: ConfigDict) -> Mesh:
-    mesh = _make_mesh(config)
+def _tell_of_idle_devices(config: ConfigDict, mesh: Mesh) -> None:
     if config.mesh.data == -1 and mesh.size < jax.device_count():
         words = f"{mesh.size} of {jax.device_count()} devices share the batch of {config.train.batch_size}"
         tqdm.write(f"{words}; the others are idle", file=sys.stderr)
-    return mesh
-
-
-def _shapes(task: Task, config: ConfigDict, mesh: Mesh) -> TrainState:
-    """What a state is like: `jax.ShapeDtypeStruct`s, with the devices that its arrays belong on."""
-    shapes = jax.eval_shape(lambda: _first_state(task, config))
-    shardings = parallel.state_shardings(mesh, shapes, split=config.mesh.split_state)
-    return jax.tree.map(
-        lambda one, where: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=where), shapes, shardings
-    )
 
 
 def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
@@ -188,7 +78,7 @@ def restore(task: Task, config: ConfigDict, workdir: Path) -> TrainState:
     everywhere = ConfigDict({"data": -1, "height": 1})  # whatever the training's batch could be split over
     mesh = parallel.make_mesh(everywhere, batch_size=jax.device_count(), image_size=tuple(config.data.image_size))
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return parallel.to_host(checkpoints.restore(_shapes(task, config, mesh), best=config.eval.best))
+        return parallel.to_host(checkpoints.restore(state_shapes(task, config, mesh), best=config.eval.best))
 
 
 def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeights | None = None) -> TrainState:
@@ -210,12 +100,13 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
     """
     check_trainable(task, config)
     _tell_where_no_batch_is_whole(task, config)
-    mesh = _mesh(config)
+    mesh = _make_mesh(config)
+    _tell_of_idle_devices(config, mesh)
     optimiser, schedule = make_optimiser(config.optim)
     steps, log_every, checkpoint_every = (config.train[name] for name in ("steps", "log_every", "checkpoint_every"))
     first = processes.is_first()
     with (
-        _termination() as asked_to_end,
+        asked_to_end() as asked,
         Checkpoints(workdir) as checkpoints,
         Records(workdir, writing=first) as records,
         Watchdog(records.tell) as watchdog,
@@ -253,7 +144,7 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
             done = step + 1
             if compiles:
                 bar.set_description("training")
-            ending = asked_to_end()
+            ending = asked()
             # Nothing is to be lost where an evaluation, which may take long, is cut short.
             regular = done % checkpoint_every == 0 or done == steps
             saving = regular or ending or _is_tested(done, config)
@@ -277,7 +168,7 @@ def train(task: Task, config: ConfigDict, workdir: Path, *, initial: InitialWeig
             if ending:
                 break
     # Only now the last checkpoint is whole.
-    if ending or asked_to_end():
+    if ending or asked():
         again = f"the same command, with --workdir={workdir}, goes on from there"
         raise PreemptedError(f"asked to end at step {state.step}, which is saved; {again}")
     return parallel.to_host(state)
@@ -338,7 +229,7 @@ def _begin(
 
     Where steps are left, or none was made, it is recorded by what they are made.
     """
-    first, steps, shapes = processes.is_first(), config.train.steps, _shapes(task, config, mesh)
+    first, steps, shapes = processes.is_first(), config.train.steps, state_shapes(task, config, mesh)
     if checkpoints.any():
         state = checkpoints.restore(shapes)
     else:
@@ -372,30 +263,3 @@ def _check_none_is_gone(workdir: Path, config: ConfigDict) -> None:
         )
     if records and processes.is_first():
         tqdm.write(f"{workdir} has records, but no checkpoint was saved: training begins anew", file=sys.stderr)
-
-
-_CALLS = itertools.count(1)  # of a process, over all its runs
-
-
-@contextlib.contextmanager
-def _termination() -> Iterator[Callable[[], bool]]:
-    """Whether to end now: schedulers send SIGTERM before they take a machine away.
-
-    Of many processes, which must ask equally often, all end at the same time; JAX itself then listens and agrees on the
-    call at which it says so, the one after the last that any has made.
-    """
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(_CALLS))
-        return
-    asked: list[bool] = []  # No Event: its lock could be held by the very thread that a second signal interrupts.
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # Only the main thread may listen to signals.
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    try:
-        yield lambda: bool(asked)
-    finally:
-        # A program that ends on the first signal is not to be cut short by a second.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if asked and callable(before) else before)

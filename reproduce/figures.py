@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from absl import app
 
 from dfn_jax import experiment, pretrained
-from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import write_whole
+from dfn_jax.preemption import preempt_on_sigterm
 from reproduce.runs import ROOT
 
 FIGURES = ROOT / "docs" / "figures"

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import expanded, write_whole
+from dfn_jax.preemption import preempt_on_sigterm
 from reproduce.readme import README, RESULTS, alone, figure, print_table, with_tables
 from reproduce.runs import ROOT, Record, outcome, read
 

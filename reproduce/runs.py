@@ -13,7 +13,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from dfn_jax.data.digits import choose_source
-from dfn_jax.errors import PREEMPTED, InputError, PreemptedError
+from dfn_jax.errors import InputError
+from dfn_jax.preemption import PREEMPTED, PreemptedError
 from dfn_jax.workdir import check_workdir, results_folder
 
 ROOT = Path(__file__).parents[1]

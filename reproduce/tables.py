@@ -22,8 +22,9 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from dfn_jax.errors import InputError, preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import InputError, told_in_one_line
 from dfn_jax.files import read_arrays, write_arrays, write_whole
+from dfn_jax.preemption import preempt_on_sigterm
 from dfn_jax.workdir import EXAMPLES_FILE
 from reproduce.comparison import key
 from reproduce.markdown import markdown

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from dfn_jax.checkpoint import Checkpoints, fingerprint
-from dfn_jax.errors import InputError, PreemptedError
+from dfn_jax.errors import InputError
+from dfn_jax.preemption import PreemptedError
 from dfn_jax.records import mean_loss, read_records
 from dfn_jax.tasks import make_task
 from dfn_jax.train import restore, train

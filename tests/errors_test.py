@@ -26,7 +26,8 @@ def test_memory_and_disks_are_told_apart(error, told):
 def test_a_second_sigterm_does_not_cut_the_end_short():
     code = """
 import atexit, os, signal
-from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import told_in_one_line
+from dfn_jax.preemption import preempt_on_sigterm
 def late():
     os.kill(os.getpid(), signal.SIGTERM)
     print("saved")
@@ -43,7 +44,8 @@ with told_in_one_line("p"):
 
 BEGINNING = """
 import os, signal, time
-from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import told_in_one_line
+from dfn_jax.preemption import preempt_on_sigterm
 preempt_on_sigterm()
 """
 IN_A_FINALISER = """

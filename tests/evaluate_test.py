@@ -16,7 +16,7 @@ from dfn_jax import evaluate, provenance
 from dfn_jax.config import differing
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import Evaluation, Task
-from dfn_jax.train import TrainState
+from dfn_jax.train_step import TrainState
 from dfn_jax.workdir import EXAMPLES_FILE, check_workdir, claim_workdir, results_folder
 from experiments import stereo
 

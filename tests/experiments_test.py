@@ -18,7 +18,7 @@ from dfn_jax.experiment import run
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import TEST_SEED
-from dfn_jax.train import make_state, make_train_step
+from dfn_jax.train_step import make_state, make_train_step
 from reproduce.runs import ROOT
 
 EXPERIMENTS = [

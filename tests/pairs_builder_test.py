@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from dfn_jax.data import pairs, pairs_builder
-from dfn_jax.errors import InputError, PreemptedError
+from dfn_jax.errors import InputError
+from dfn_jax.preemption import PreemptedError
 from tests.stereo_folders import (
     GREY,
     SIZE,

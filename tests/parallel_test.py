@@ -29,7 +29,7 @@ from dfn_jax.models.lstm import EncoderForecaster
 from dfn_jax.models.stereo import StereoDFN
 from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
-from dfn_jax.train import make_state, make_train_step
+from dfn_jax.train_step import make_state, make_train_step
 from experiments import moving_mnist, stereo
 from experiments.highway import get_config
 from tests.models_test import random_parameters

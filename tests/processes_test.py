@@ -33,7 +33,8 @@ processes.join(*joining)
 import jax
 import numpy as np
 from tests.regression import config, regression
-from dfn_jax.errors import InputError, PreemptedError
+from dfn_jax.errors import InputError
+from dfn_jax.preemption import PreemptedError
 from dfn_jax.tasks.task import Evaluation
 from dfn_jax.train import train
 assert jax.process_count() == 2 and jax.device_count() == 2
@@ -101,7 +102,7 @@ with Checkpoints(workdir) as checkpoints:
 if jax.process_index() == 1:
     (path,) = (workdir / "checkpoints" / "2" / "state" / "ocdbt.process_1" / "d").iterdir()
     path.write_bytes(b"")
-processes.wait("lost")
+processes.barrier("lost")
 with Checkpoints(workdir) as checkpoints:
     found = checkpoints.restore(like)
 print(json.dumps(multihost_utils.process_allgather(found["w"], tiled=True)[::2048].tolist()))

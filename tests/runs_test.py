@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfn_jax.errors import InputError, PreemptedError
+from dfn_jax.errors import InputError
+from dfn_jax.preemption import PreemptedError
 from dfn_jax.tasks import make_task
 from dfn_jax.workdir import claim_workdir
 from reproduce import quick, runs, tables
@@ -137,7 +138,8 @@ time.sleep(60)
     harness = f"""
 import signal
 from pathlib import Path
-from dfn_jax.errors import preempt_on_sigterm, told_in_one_line
+from dfn_jax.errors import told_in_one_line
+from dfn_jax.preemption import preempt_on_sigterm
 from reproduce import runs
 config = runs.recipe({SMOKE})
 runs.recipe, runs.ROOT = lambda arguments: config, Path({str(tmp_path)!r})

@@ -14,9 +14,11 @@ import pytest
 
 from dfn_jax.errors import DivergedError, InputError
 from dfn_jax.guards import Watchdog
+from dfn_jax.optimisers import make_optimiser
 from dfn_jax.records import Records, read_records
 from dfn_jax.tasks.task import Curriculum, Evaluation
-from dfn_jax.train import make_optimiser, make_state, restore, train
+from dfn_jax.train import restore, train
+from dfn_jax.train_step import make_state
 from tests.regression import config, regression
 
 ROOT = Path(__file__).parents[1]
