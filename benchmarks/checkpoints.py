@@ -4,7 +4,6 @@ A training of stereo's `quick` preset, once without checkpoints and once saved e
 save alone keeps the loop waiting.
 """
 
-import importlib
 import statistics
 import tempfile
 import time
@@ -13,21 +12,15 @@ from pathlib import Path
 import jax
 
 from benchmarks.timing import options, write_rows
+from benchmarks.training import prepare
 from dfn_jax.checkpoint import Checkpoints
-from dfn_jax.optimisers import make_optimiser
-from dfn_jax.tasks import make_task
-from dfn_jax.train_step import make_state, make_train_step
 
 EVERY = 100  # steps
 
 
 def measure(saves: int) -> list[dict]:
     """The rows: a step, and what a save adds to it, waited for and in all."""
-    config = importlib.import_module("experiments.stereo").get_config("quick")
-    task = make_task(config)
-    state, batch = make_state(task, config), task.train_batch(0)
-    step = jax.jit(make_train_step(task.loss, make_optimiser(config.optim)[0]), donate_argnums=0)
-    step = step.lower(state, batch).compile()
+    config, _, state, batch, step = prepare("stereo", "quick")
 
     def train(steps: int) -> float:
         nonlocal state

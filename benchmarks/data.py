@@ -5,21 +5,16 @@
 All batches are the paper's 16. NumPy gets our digits and corners, and must arrive at our frames.
 """
 
-import importlib
 import math
 
 import jax
 import numpy as np
 
 from benchmarks.timing import interleaved, options, write_rows
+from benchmarks.training import EXPERIMENTS, prepare
 from dfn_jax import parallel
 from dfn_jax.data import moving_mnist
-from dfn_jax.optimisers import make_optimiser
-from dfn_jax.tasks import make_task
 from dfn_jax.train import make_batches
-from dfn_jax.train_step import make_state, make_train_step
-
-CASES = ("moving_mnist", "highway", "stereo")
 
 
 def numpy_corners(random: np.random.Generator, samples: int, count: int, frames: int, free: int) -> np.ndarray:
@@ -81,15 +76,10 @@ def in_numpy(config, draw):
 
 def measure(experiment: str, *, rounds: int) -> list[dict]:
     """The rows of one experiment."""
-    config = importlib.import_module(f"experiments.{experiment}").get_config()
-    if experiment == "moving_mnist":
-        config.data.digits = "drawn"
-    task, size = make_task(config), config.train.batch_size
+    config, task, state, batch, step = prepare(experiment)
+    size, states = config.train.batch_size, [state]
     mesh = parallel.make_mesh(config.mesh, batch_size=size, image_size=tuple(config.data.image_size))
     batches = make_batches(task, mesh, size)
-    states, batch = [make_state(task, config)], task.train_batch(0)
-    step = jax.jit(make_train_step(task.loss, make_optimiser(config.optim)[0]), donate_argnums=0)
-    step = step.lower(states[0], batch).compile()
     numbers = iter(range(1, 10**6))
 
     def train() -> None:
@@ -119,7 +109,7 @@ def main() -> None:
     """Runs the benchmark."""
     arguments = options(__doc__, rounds=(3, "of training steps; batches have five times as many")).parse_args()
     rows = []
-    for experiment in CASES:
+    for experiment in EXPERIMENTS:
         rows += measure(experiment, rounds=arguments.rounds)
     write_rows(rows, arguments.json)
 

@@ -8,31 +8,15 @@ lies from ours stands in the row. A step is a forward pass, a gradient and Adam'
 """
 
 import functools
-import importlib
 
 import jax
 import numpy as np
 
 from benchmarks.timing import interleaved, options, torch_device, tune_torch, write_rows
+from benchmarks.training import EXPERIMENTS, prepare
 from dfn_jax.huge_pages import restart_with_huge_pages
-from dfn_jax.optimisers import make_optimiser
-from dfn_jax.tasks import make_task
-from dfn_jax.train_step import make_state, make_train_step
 
-CASES = ("moving_mnist", "highway", "stereo")
 LOSS_TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # GPUs round what they multiply to TF32
-
-
-def ours(experiment: str):
-    """Our step: (config, state, batch, compiled step, loss, gradient of the loss)."""
-    config = importlib.import_module(f"experiments.{experiment}").get_config()
-    if experiment == "moving_mnist":
-        config.data.digits = "drawn"
-    task = make_task(config)
-    state, batch = make_state(task, config), task.train_batch(0)
-    step = jax.jit(make_train_step(task.loss, make_optimiser(config.optim)[0]), donate_argnums=0)
-    loss, gradient = jax.device_get(jax.jit(jax.value_and_grad(task.loss))(state.params, batch))
-    return config, state, batch, step.lower(state, batch).compile(), float(loss), gradient
 
 
 def peer(config, params, batch, device: str):
@@ -66,7 +50,9 @@ def measure(experiment: str, *, quick: bool, rounds: int) -> list[dict]:
 
     device = torch_device()
     tune_torch()
-    config, state, batch, step, our_loss, our_gradient = ours(experiment)
+    config, task, state, batch, step = prepare(experiment)
+    our_loss, our_gradient = jax.device_get(jax.jit(jax.value_and_grad(task.loss))(state.params, batch))
+    our_loss = float(our_loss)
     states, competitors, errors = [state], {}, {"dfn_jax": 0.0}
 
     def our_step() -> None:
@@ -128,7 +114,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="Moving MNIST alone, without torch.compile")
     arguments = parser.parse_args()
     rows = []
-    for experiment in CASES[:1] if arguments.quick else CASES:
+    for experiment in EXPERIMENTS[:1] if arguments.quick else EXPERIMENTS:
         rows += measure(experiment, quick=arguments.quick, rounds=arguments.rounds)
         write_rows(rows, arguments.json)  # after each, so that what ends early is not lost
 

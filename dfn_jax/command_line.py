@@ -29,13 +29,11 @@ def parse(arguments: list[str]) -> list[str]:
     in_file = any(word.startswith(("--flagfile", "-flagfile")) for word in arguments)
     if given.get("--workdir") == "":
         raise InputError("--workdir is empty; give a folder, or leave it out")
+    here = Path(__file__).parent
     if "--config" not in given and "--pretrained" in given:
-        from dfn_jax.pretrained import recipe
-
-        arguments.insert(1, f"--config={recipe.__file__}:{given['--pretrained']}")
+        arguments.insert(1, f"--config={here / 'pretrained' / 'recipe.py'}:{given['--pretrained']}")
     elif "--config" not in given and "--workdir" in given and not in_file:
-        file = Path(__file__).with_name("recorded.py")  # Not imported here: JAX comes later.
-        arguments.insert(1, f"--config={file}:{given['--workdir']}")
+        arguments.insert(1, f"--config={here / 'recorded.py'}:{given['--workdir']}")
     elif "--config" in given:
         file = Path(given["--config"].partition(":")[0])
         if not file.is_file() or file.suffix != ".py":

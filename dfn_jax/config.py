@@ -14,7 +14,7 @@ from dfn_jax.files import check_text, expanded
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 POLICIES = ("stop", "skip")  # what to do about a loss or gradient that is not finite
-# Beside the numbers that `check` looks at.
+# Beside the whole numbers that `check` looks at.
 EVERY_CONFIG_HAS = (
     "experiment",
     "preset",

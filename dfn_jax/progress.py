@@ -7,11 +7,11 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress(items: Iterable | None = None, **options: Any) -> tqdm:
+def progress(items: Iterable, **options: Any) -> tqdm:
     """A progress bar on standard error.
 
     Args:
-        items: what is gone through; without them the bar is moved by `update`.
+        items: what is gone through.
         **options: of `tqdm`.
 
     Returns:

@@ -42,7 +42,7 @@ class Row(NamedTuple):
     Attributes:
         label: the measure, with its unit.
         values: one for each column; None or NaN where there is none.
-        better: 'lower' or 'higher' marks the best of several, '' none.
+        better: 'lower' or 'higher', by which the best of several is marked.
     """
 
     label: str
@@ -174,7 +174,7 @@ def _cells(row: Row) -> Iterator[str]:
     largest = max(map(abs, known), default=0)
     decimals = max(0, SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(largest))) if largest else 0
     compared = sum(value is not None and not math.isnan(value) for value in row.values) > 1
-    best = {"lower": min, "higher": max}[row.better](known) if row.better and known and compared else None
+    best = {"lower": min, "higher": max}[row.better](known) if known and compared else None
     for value in row.values:
         if value is None or math.isnan(value):
             yield "–"

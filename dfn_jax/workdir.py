@@ -77,7 +77,7 @@ def results_folder(workdir: Path, config: ConfigDict) -> Path:
     Returns:
         The folder's path from the workdir.
     """
-    own = json.loads((workdir / "config.json").read_text())
+    own = recorded_entries(workdir)
     differ = differing(own.get("eval", {}), config.eval.to_dict())
     changed = {name: value for name, value in config.eval.items() if name in differ}
     parts = []
@@ -140,15 +140,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, *, may_differ: tuple[str, .
     _check_claimable(workdir, config, may_differ)
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
-    recorded = json.loads(config.to_json_best_effort())
-    measured, steps = steps_measured(workdir / "results.json"), config.train.steps
-    if measured is not None:
-        before = json.loads((workdir / "config.json").read_text())
-        best = before.get("eval", {}).get("best") and newest_checkpoint(workdir) == steps
-        if measured == steps or best:
-            # No step is left to train: what is there stays the run's own, with the terms on which it was measured.
-            recorded |= {name: before[name] for name in ("eval", "precision") if name in before}
-    write_whole(workdir / "config.json", json.dumps(recorded, indent=2) + "\n")
+    write_whole(workdir / "config.json", json.dumps(_to_record(workdir, config), indent=2) + "\n")
     return lock
 
 
@@ -162,3 +154,21 @@ def _check_claimable(workdir: Path, config: ConfigDict, may_differ: tuple[str, .
             )
     elif workdir.exists() and not all(_begun(file.name) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and has no config.json; choose a new folder for --workdir")
+
+
+def _to_record(workdir: Path, config: ConfigDict) -> dict[str, Any]:
+    """The entries that a workdir's `config.json` gets.
+
+    Where no step is left to train, what is there stays the run's own, with the terms on which it was measured.
+    """
+    entries, measured, steps = (
+        json.loads(config.to_json_best_effort()),
+        steps_measured(workdir / "results.json"),
+        config.train.steps,
+    )
+    if measured is not None:
+        before = recorded_entries(workdir)
+        best = before.get("eval", {}).get("best") and newest_checkpoint(workdir) == steps
+        if measured == steps or best:
+            entries |= {name: before[name] for name in ("eval", "precision") if name in before}
+    return entries

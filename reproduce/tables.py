@@ -131,10 +131,11 @@ def _is_record(one: object, table: Table) -> bool:
 
 def recorded_tables() -> dict[str, str]:
     """Each table for the README, from the records in `results/`."""
-    return {name: markdown(table, records(name), read_arrays(_examples_file(name))) for name, table in TABLES.items()}
+    return {name: markdown(table, records(name), read_arrays(examples_file(name))) for name, table in TABLES.items()}
 
 
-def _examples_file(name: str) -> Path:
+def examples_file(name: str) -> Path:
+    """Where `results/` has the metric of a table for each test example of its runs."""
     return RESULTS / f"{name}_examples.npz"
 
 
@@ -155,9 +156,9 @@ def keep(name: str, record: Record, values: np.ndarray | None) -> None:
         raise InputError(f"its {metric} is {record.get(metric)}, which no table can hold; results/ stays as it was")
     with alone():
         together = merged(records(name), record)
-        known = read_arrays(_examples_file(name)) | {key(record): values}
+        known = read_arrays(examples_file(name)) | {key(record): values}
         examples = {run: known.get(run) for run in map(key, together)}
-        write_arrays(_examples_file(name), {run: found for run, found in examples.items() if found is not None})
+        write_arrays(examples_file(name), {run: found for run, found in examples.items() if found is not None})
         write_whole(RESULTS / f"{name}.json", json.dumps(together, indent=2) + "\n")
         write_whole(README, with_tables(README.read_text(encoding="utf-8"), recorded_tables()))
 

@@ -51,7 +51,7 @@ MAY_IMPORT = {
         "checkpoint", "config", "errors", "evaluate", "files", "parallel", "predict", "preemption", "pretrained",
         "processes", "provenance", "records", "tasks", "train", "train_step", "workdir",
     },
-    "command_line": {"errors", "pretrained"},
+    "command_line": {"errors"},
     "provenance": set(),
     "evaluate": {
         "config", "errors", "files", "intervals", "parallel", "provenance", "records", "report", "tasks", "train_step",

@@ -11,7 +11,7 @@ from reproduce.markdown import COMPARED
 from reproduce.protocols import TABLES
 from reproduce.readme import README
 from reproduce.runs import ROOT
-from tests.experiments_test import get_config
+from tests.recipes import get_config
 
 RESULTS_PAGE = ROOT / "docs" / "results.md"
 
@@ -38,7 +38,7 @@ def saved(table, protocol):
 def saved_by_one_seed(table, protocol, rows=COMPARED):
     """The same of seed 0 in words, with the interval over the test examples."""
     ours, theirs = (errors(table, row, protocol)[0] for row in rows)
-    examples = read_arrays(tables._examples_file(table))
+    examples = read_arrays(tables.examples_file(table))
     found = scipy.stats.bootstrap(
         [examples[f"{row}-{protocol}-0"].astype(float) for row in rows],
         lambda a, b, axis: 1 - a.mean(axis) / b.mean(axis),

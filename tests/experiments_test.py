@@ -19,16 +19,9 @@ from dfn_jax.optimisers import make_optimiser
 from dfn_jax.tasks import make_task
 from dfn_jax.tasks.task import TEST_SEED
 from dfn_jax.train_step import make_state, make_train_step
-from reproduce.runs import ROOT
+from tests.recipes import EXPERIMENTS, get_config
 
-EXPERIMENTS = [
-    path.stem for path in sorted((ROOT / "experiments").glob("*.py")) if "def get_config(" in path.read_text()
-]
 OPTIONAL = {"train.init_from", "optim.ema_decay"}  # entries that a recipe may lack
-
-
-def get_config(experiment, *preset):
-    return importlib.import_module(f"experiments.{experiment}").get_config(*preset)
 
 
 @pytest.mark.parametrize(

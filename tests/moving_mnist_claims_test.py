@@ -11,7 +11,7 @@ from reproduce.markdown import COMPARED
 from reproduce.protocols import TABLES
 from reproduce.readme import README
 from tests.claims import RESULTS_PAGE, cells, examples_seen, in_one_line, mean, saved, saved_by_one_seed
-from tests.experiments_test import get_config
+from tests.recipes import get_config
 
 ALL_SEQUENCES = tables.RESULTS / "moving_mnist_all_sequences.json"  # what the last of these has on 10,000
 FURTHER = tables.RESULTS / "moving_mnist_further.json"  # the medium protocol's DFN, trained further: each piece
@@ -84,7 +84,7 @@ def test_the_docs_say_how_far_moving_mnist_came_as_the_records_do():
         curve = [f"{4096 * medium[row]['training_loss_curve'][part]:.0f}" for part in (11, 13, 15, 17, 19)]
         assert f" | {' | '.join(curve)} |" in page
     low, high = re.findall("[0-9]+", saved_by_one_seed("moving_mnist", "medium"))[1:]
-    examples = read_arrays(tables._examples_file("moving_mnist"))
+    examples = read_arrays(tables.examples_file("moving_mnist"))
     better = (examples["paper-medium-0"] < examples["twin-medium-0"]).mean()
     assert f"({low} to {high} over the same sequences; it is better on {100 * better:.0f} % of them)" in page
     changes, recipe = TABLES["moving_mnist"].protocols["medium"].changes, get_config("moving_mnist", "paper")

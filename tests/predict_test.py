@@ -11,8 +11,8 @@ from dfn_jax import experiment, pretrained
 from dfn_jax.data import highway
 from dfn_jax.errors import InputError
 from dfn_jax.tasks.task import TEST_BATCH
-from tests.experiments_test import get_config
 from tests.programs import fail, succeed
+from tests.recipes import get_config
 
 
 def write_images(folder, images):

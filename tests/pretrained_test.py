@@ -20,8 +20,8 @@ from dfn_jax.models.steerable import SteerableDFN
 from dfn_jax.pretrained import export
 from dfn_jax.tasks import make_task_without_data
 from dfn_jax.train import restore
-from tests.experiments_test import get_config
 from tests.models_test import random_parameters
+from tests.recipes import get_config
 
 ROOT = Path(__file__).parents[1]
 

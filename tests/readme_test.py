@@ -19,7 +19,7 @@ from dfn_jax.train import restore
 from experiments import stereo as stereo_recipe
 from reproduce import runs
 from tests.architecture_test import ROOT
-from tests.experiments_test import EXPERIMENTS, get_config
+from tests.recipes import EXPERIMENTS, get_config
 
 
 def test_the_code_of_the_readme_runs(tmp_path):

@@ -17,7 +17,7 @@ from dfn_jax.tasks import make_task
 from dfn_jax.workdir import claim_workdir
 from reproduce import quick, runs, tables
 from reproduce.protocols import TABLES
-from tests.experiments_test import get_config
+from tests.recipes import get_config
 
 SMOKE = ["--config=experiments/steerable.py:smoke"]
 

@@ -21,8 +21,8 @@ from reproduce.comparison import key
 from reproduce.protocols import TABLES
 from reproduce.readme import print_table, with_tables
 from reproduce.runs import recipe
-from tests.experiments_test import get_config
 from tests.programs import fail
+from tests.recipes import get_config
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -40,7 +40,7 @@ def test_exceptions_are_of_protocols_that_there_are(table):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_means_over_the_examples_are_those_of_the_records(name):
-    examples = read_arrays(tables._examples_file(name))
+    examples = read_arrays(tables.examples_file(name))
     found = {key(record): record[TABLES[name].metric] for record in tables.records(name) if key(record) in examples}
     assert found.keys() == examples.keys()
     for run, value in found.items():

@@ -24,7 +24,7 @@ from dfn_jax.data.highway_geometry import (
 from dfn_jax.data.highway_scene import Scene, sample_scenes
 from dfn_jax.data.highway_shading import shade
 
-SUPERSAMPLING = 2  # samples a pixel, each way
+SUPERSAMPLING = 2  # samples a pixel, each way, as `_pixels` weighs them
 
 
 def _views(scenes: Scene, time: Array | float) -> View:
@@ -162,7 +162,7 @@ def optical_flow(
         earlier, now, hits = item
         rays = camera_rays(now, rows, columns, 0.0, image_size)
         point = carry(rays.at(jnp.minimum(hits.depth, FAR)), hits.surface, now, earlier)
-        y, x, depth = project(earlier, point, 0.0, image_size)
+        y, x, depth = project(earlier, point, image_size)
         return y, x, jnp.where(hits.surface == SKY, jnp.inf, depth)
 
     def check(item: tuple[View, Array, Array, Array]) -> Array:

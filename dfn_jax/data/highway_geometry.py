@@ -121,15 +121,12 @@ def camera_rays(view: View, rows: Array, columns: Array, eye: Array | float, ima
     )
 
 
-def project(
-    view: View, point: tuple[Array, Array, Array], eye: Array | float, image_size: tuple[int, int]
-) -> tuple[Array, Array, Array]:
-    """Finds where a camera sees points: the inverse of `camera_rays`.
+def project(view: View, point: tuple[Array, Array, Array], image_size: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """Finds where the left camera sees points: the inverse of `camera_rays`.
 
     Args:
         view: the view.
         point: x, y, z in levelled axes, each [...].
-        eye: 0 for the left camera, 1 for the right.
         image_size: (H, W) in pixels.
 
     Returns:
@@ -139,7 +136,7 @@ def project(
     height, width = image_size
     x, y, depth = (sum(p * r for p, r in zip(point, axis, strict=True)) for axis in view.turn.T)
     focal = FOCAL * width / depth
-    return focal * y + HORIZON * height - 0.5, focal * (x - BASELINE * eye) + 0.5 * width - 0.5, depth
+    return focal * y + HORIZON * height - 0.5, focal * x + 0.5 * width - 0.5, depth
 
 
 def carry(point: tuple[Array, Array, Array], surface: Array, start: View, end: View) -> tuple[Array, Array, Array]:
