@@ -1,4 +1,4 @@
-"""What training minimises: scalars from a prediction and its target."""
+"""What training minimises: how far a prediction is from its target."""
 
 import jax
 import jax.numpy as jnp

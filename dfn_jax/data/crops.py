@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfn_jax import files
-from dfn_jax.data.image_files import existing_folder, find_images, header_size, list_images, read_pixels, unit_range
+from dfn_jax.data.folders import existing_folder, find_images, list_images
+from dfn_jax.data.image_files import header_size, read_pixels, unit_range
 from dfn_jax.errors import InputError
 
 if TYPE_CHECKING:

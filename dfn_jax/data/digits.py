@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dfn_jax.data.drawn_digits import SIZE, drawn_digits
-from dfn_jax.data.image_files import existing_folder
+from dfn_jax.data.folders import existing_folder
 from dfn_jax.errors import InputError
 from dfn_jax.files import expanded
 

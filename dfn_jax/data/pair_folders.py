@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfn_jax import files
-from dfn_jax.data.image_files import (
-    cannot_be_read,
-    existing_folder,
-    hidden,
-    list_images,
-    natural_key,
-    tell_of_dead_link,
-)
+from dfn_jax.data.folders import cannot_be_read, existing_folder, hidden, list_images, natural_key, tell_of_dead_link
 from dfn_jax.errors import InputError
 
 

@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfn_jax import files
-from dfn_jax.data.image_files import (
-    below,
-    check_channels,
-    existing_folder,
-    list_images,
-    natural_key,
-    read_image,
-    shrunk,
-    unit_range,
-)
+from dfn_jax.data.folders import below, existing_folder, list_images, natural_key
+from dfn_jax.data.image_files import check_channels, read_image, shrunk, unit_range
 from dfn_jax.errors import InputError, in_one_line
 from dfn_jax.progress import progress
 

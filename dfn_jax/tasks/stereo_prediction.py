@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from dfn_jax import visualize
-from dfn_jax.data.image_files import find_images, read_image, shrunk, unit_range
+from dfn_jax.data.folders import find_images
+from dfn_jax.data.image_files import read_image, shrunk, unit_range
 from dfn_jax.parallel import pad_batch
 from dfn_jax.tasks.task import TEST_BATCH, Inputs, Params, Prediction
 
