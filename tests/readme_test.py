@@ -25,13 +25,14 @@ from tests.recipes import EXPERIMENTS, get_config
 def test_the_code_of_the_readme_runs(tmp_path):
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 12
     names = {"left": jnp.full((2, 64, 64, 1), 0.5), "frames": jnp.full((1, 3, 64, 64, 1), 0.5), "workdir": tmp_path}
     with contextlib.ExitStack() as tables:  # What is added to them is taken out again.
         of_stereo = (stereo_task.NETWORKS, stereo_recipe.PRESETS)
         for table in (video_networks.NETWORKS, video_data.SOURCES, tasks.TASKS, *of_stereo):
             tables.enter_context(mock.patch.dict(table))
         exec("\n".join(blocks), names)
+        assert tasks.make_task(names["get_config"]("smoke")).train_batch(0)["frames"].shape == (8, 5, 16, 16, 1)
         # As the README reads the parameters of a run.
         config = recorded.get_config(tmp_path / "one_layer")
         params = restore(make_task_without_data(config), config, tmp_path / "one_layer").params
@@ -56,6 +57,8 @@ def test_the_code_of_the_readme_runs(tmp_path):
     assert not any("flow" in name for name in evaluation.metrics)
     assert names["on_squares"].data == "8 moving squares"
     assert 0.08 < names["on_squares"].metrics["baseline_last_frame_mse_per_frame"] / 8 < 3
+    assert names["on_file"].data == "the last 8 sequences of a file"
+    assert np.isfinite(names["on_file"].metrics["mse_per_frame"])
     assert names["on_moves"].metrics["mse"] < 0.03, "where moving nothing has 0.148"
     counted = json.loads((tmp_path / "one_layer" / "results.json").read_text())["parameters"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == counted
