@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from dfn_jax import pretrained
 from dfn_jax.data.digits import choose_source
 from dfn_jax.errors import InputError
 from dfn_jax.preemption import PREEMPTED, PreemptedError
@@ -42,6 +43,7 @@ def outcome(arguments: Sequence[str], workdir: Path) -> Record:
     """
     config = recipe(arguments)
     if (found := _reached(arguments, workdir, config)) is not None:
+        _check_initial_weights(found, workdir, config)
         print(f"{shlex.join(arguments)}: done before, in {workdir}")
         return found
     _launch(arguments, workdir)
@@ -90,6 +92,18 @@ def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Rec
     except InputError:
         return None  # The data are in another place.
     return _results(workdir, config)
+
+
+def _check_initial_weights(found: Record, workdir: Path, config: ConfigDict) -> None:
+    """Checks that a run which began with a pretrained network began with the one that now has this name."""
+    if not (name := config.train.get("init_from", "")):
+        return
+    _, _, card = pretrained.load(name)
+    if card["sha256"][:12] not in (begun := found.get("initial_weights", "unknown weights")):
+        raise InputError(
+            f"{workdir} began with {begun}; the pretrained network {name} is another one now (SHA-256 "
+            f"{card['sha256'][:12]}): remove {workdir} to run again"
+        )
 
 
 def _results(workdir: Path, config: ConfigDict) -> Record | None:

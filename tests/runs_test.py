@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dfn_jax import pretrained
 from dfn_jax.errors import InputError
 from dfn_jax.preemption import PreemptedError
 from dfn_jax.tasks import make_task
@@ -94,6 +95,16 @@ def test_the_data_of_a_run_may_move_but_not_be_others(tmp_path):
     with pytest.raises(InputError, match="exit code 1"):
         outcome("other")
     assert outcome("moved") == again
+
+
+def test_a_run_that_began_with_another_network_of_that_name_is_not_done(tmp_path, monkeypatch):
+    words, load = [*SMOKE, "--config.train.init_from=steerable"], pretrained.load
+    found = runs.outcome(words, tmp_path / "run")
+    assert runs.outcome(words, tmp_path / "run") == found
+    config, params, card = load("steerable")
+    monkeypatch.setattr(pretrained, "load", lambda name: (config, params, {**card, "sha256": "0" * 64}))
+    with pytest.raises(InputError, match=r"began with pretrained steerable of .* is another one now \(SHA-256 000"):
+        runs.outcome(words, tmp_path / "run")
 
 
 def test_a_run_that_fails_is_told(tmp_path):
