@@ -16,6 +16,7 @@ from dfn_jax import pretrained
 from dfn_jax.data.digits import choose_source
 from dfn_jax.errors import InputError
 from dfn_jax.preemption import PREEMPTED, PreemptedError
+from dfn_jax.records import read_records
 from dfn_jax.workdir import check_workdir, results_folder
 
 ROOT = Path(__file__).parents[1]
@@ -38,12 +39,12 @@ def outcome(arguments: Sequence[str], workdir: Path) -> Record:
         Its `results.json`.
 
     Raises:
-        InputError: the run failed, or the workdir is of another one.
+        InputError: the run failed, or the workdir is of another one, or began with another pretrained network.
         PreemptedError: it was asked to end; its state is saved.
     """
     config = recipe(arguments)
+    _check_initial_weights(workdir, config)
     if (found := _reached(arguments, workdir, config)) is not None:
-        _check_initial_weights(found, workdir, config)
         print(f"{shlex.join(arguments)}: done before, in {workdir}")
         return found
     _launch(arguments, workdir)
@@ -94,12 +95,14 @@ def _reached(arguments: Sequence[str], workdir: Path, config: ConfigDict) -> Rec
     return _results(workdir, config)
 
 
-def _check_initial_weights(found: Record, workdir: Path, config: ConfigDict) -> None:
+def _check_initial_weights(workdir: Path, config: ConfigDict) -> None:
     """Checks that a run which began with a pretrained network began with the one that now has this name."""
-    if not (name := config.train.get("init_from", "")):
+    name = config.train.get("init_from", "")
+    told = [start["initial_weights"] for start in read_records(workdir / "starts.jsonl") if "initial_weights" in start]
+    if not (name and told):
         return
     _, _, card = pretrained.load(name)
-    if card["sha256"][:12] not in (begun := found.get("initial_weights", "unknown weights")):
+    if card["sha256"][:12] not in (begun := told[0]):
         raise InputError(
             f"{workdir} began with {begun}; the pretrained network {name} is another one now (SHA-256 "
             f"{card['sha256'][:12]}): remove {workdir} to run again"

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,13 @@ def test_no_arrow_back(path):
     assert imports(path) <= MAY_IMPORT[part(path)] | {part(path)}
 
 
+def test_recipes_and_tools_are_not_known_to_what_they_use():
+    """`reproduce` knows `experiments`, and both the package: not the other way round."""
+    for folder, others in (("dfn_jax", "experiments|reproduce"), ("experiments", "reproduce")):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not re.search(rf"^ *(from|import) ({others})\b", path.read_text(), re.MULTILINE), path
+
+
 def test_no_arrow_is_allowed_that_nobody_uses():
     used = {name: set() for name in MAY_IMPORT}
     for path in PACKAGE.rglob("*.py"):
@@ -113,8 +121,10 @@ import sys
 from experiments import moving_mnist, stereo
 from dfn_jax.tasks import make_task
 from dfn_jax import train, evaluate
-task = make_task(stereo.get_config("smoke"))
-task.train_batch(0)
+config = stereo.get_config("smoke")
+make_task(config).train_batch(0)
+config.eval.name, config.eval.dir = "pairs", "unused"
+make_task(config)  # for predictions, too
 config = moving_mnist.get_config("smoke")
 config.data.digits = "drawn"
 make_task(config)

@@ -6,7 +6,6 @@ import re
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -26,7 +25,7 @@ def test_the_code_of_the_readme_runs(tmp_path):
     text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 12
-    names = {"left": jnp.full((2, 64, 64, 1), 0.5), "frames": jnp.full((1, 3, 64, 64, 1), 0.5), "workdir": tmp_path}
+    names = {"workdir": tmp_path}
     with contextlib.ExitStack() as tables:  # What is added to them is taken out again.
         of_stereo = (stereo_task.NETWORKS, stereo_recipe.PRESETS)
         for table in (video_networks.NETWORKS, video_data.SOURCES, tasks.TASKS, *of_stereo):

@@ -1,6 +1,5 @@
 """Data by their names: what a config trains and is tested on, of whichever task."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ class Data(NamedTuple):
 
     Attributes:
         train_batch: see `Task`.
-        test_set: () -> what it is, in words, and its examples, in the form that the task's evaluation takes.
+        test_set: () -> what it is, in words, and its examples, in the form that the task's evaluation takes; called
+            once for each evaluation, and where a folder is read also before training.
         fingerprint: see `Task`.
     """
 
@@ -38,7 +38,23 @@ class Source(NamedTuple):
     independent: bool = True
 
 
-def bind(config: ConfigDict, sources: Mapping[str, Source]) -> tuple[Data, Data]:
+class Bound(NamedTuple):
+    """The data of a config.
+
+    Attributes:
+        trained: what to train on.
+        tested: what to test on.
+        independent: whether the test examples are.
+        check_test: see `Task`; of test examples that are drawn there is nothing to be checked.
+    """
+
+    trained: Data
+    tested: Data
+    independent: bool
+    check_test: Callable[[], object]
+
+
+def bind(config: ConfigDict, sources: Mapping[str, Source]) -> Bound:
     """Binds data to a config.
 
     Args:
@@ -46,7 +62,7 @@ def bind(config: ConfigDict, sources: Mapping[str, Source]) -> tuple[Data, Data]
         sources: that there are, by name.
 
     Returns:
-        What to train on, and what to test on; the test set is opened or made once.
+        The data; where one source is for both, it is bound once.
 
     Raises:
         InputError: a name is unknown, a folder is given for data that read none, or a source cannot be used so.
@@ -55,4 +71,6 @@ def bind(config: ConfigDict, sources: Mapping[str, Source]) -> tuple[Data, Data]
     names = config.data.name, configs.tested_name(config)
     bound = {name: sources[name].bind(config) for name in dict.fromkeys(names)}
     trained, tested = (bound[name] for name in names)
-    return trained, tested._replace(test_set=functools.cache(tested.test_set))
+    source = sources[names[1]]
+    check_test = tested.test_set if source.reads_folder else lambda: None
+    return Bound(trained, tested, source.independent, check_test)

@@ -33,7 +33,7 @@ def make_task(config: ConfigDict) -> Task:
     Raises:
         InputError: a name in the config, its seed or the data cannot be used.
     """
-    data, tested = bind(config, SOURCES)
+    data = bind(config, SOURCES)
     network = SteerableDFN(KERNEL_SIZE, configs.PRECISIONS[config.precision])
 
     def loss(params: Params, batch: Batch) -> jax.Array:
@@ -44,11 +44,11 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, *config.data.image_size, 1)), jnp.zeros(1)),
         loss=loss,
-        train_batch=data.train_batch,
-        evaluate=lambda params: _evaluate(*tested.test_set(), apply, params),
+        train_batch=data.trained.train_batch,
+        evaluate=lambda params: _evaluate(*data.tested.test_set(), apply, params),
         loss_name="squared error, mean over pixels",
-        check_test=tested.test_set,
-        fingerprint=data.fingerprint,
+        check_test=data.check_test,
+        fingerprint=data.trained.fingerprint,
     )
 
 

@@ -42,12 +42,14 @@ def _texture(config: ConfigDict) -> Data:
     def train_batch(_, step: jax.Array, indices: jax.Array | None) -> Batch:
         return complete(step, draw(config.seed, config.train.batch_size, step, indices), indices)
 
-    return Data(DrawnBatch(train_batch), lambda: ("procedural texture", draw(TEST_SEED, config.eval.examples, 0)))
+    @functools.cache  # Training may evaluate many times.
+    def test_set() -> tuple[str, jax.Array]:
+        return "procedural texture", draw(TEST_SEED, config.eval.examples, 0)
+
+    return Data(DrawnBatch(train_batch), test_set)
 
 
 def _images(config: ConfigDict) -> Data:
-    from dfn_jax.data import epochs
-
     @functools.cache
     def found(folder: str, seed: int) -> Any:
         return crops.crops(configs.data_folder(folder, "images"), seed=seed, image_size=tuple(config.data.image_size))
@@ -55,11 +57,16 @@ def _images(config: ConfigDict) -> Data:
     complete = _steered(config)
 
     def train_batch(step: int, indices: range | None = None) -> Batch:
+        from dfn_jax.data import epochs  # with Grain, which only images in files need
+
         examples = found(config.data.dir, config.seed)
         images = epochs.batch(examples, step, batch_size=config.train.batch_size, indices=indices)["image"]
         return complete(step, images, None if indices is None else np.array(indices))
 
+    @functools.cache
     def test_set() -> tuple[str, np.ndarray]:
+        from dfn_jax.data import epochs
+
         folder = configs.tested_folder(config)
         images = epochs.batch(found(folder, TEST_SEED), 0, batch_size=config.eval.examples)["image"]
         words = f"{config.eval.examples} crops of images of {Path(folder).resolve().name}"
@@ -70,5 +77,5 @@ def _images(config: ConfigDict) -> Data:
     return Data(train_batch, test_set, lambda: crops.fingerprint(configs.data_folder(config.data.dir, "images")))
 
 
-# The test set is images [N, H, W, 1] in [0, 1], one for each angle.
+# Batches to train on are those of `data.steerable.batch`; the test set is images [N, H, W, 1] in [0, 1], one an angle.
 SOURCES = {"texture": Source(_texture), "images": Source(_images, reads_folder=True)}

@@ -41,8 +41,7 @@ def make_task(config: ConfigDict) -> Task:
     """
     configs.check_filter_size(config, "taps")
     height, width, channels = *config.data.image_size, configs.entry(config, "data.channels")
-    data, tested = bind(config, SOURCES)
-    source = SOURCES[configs.tested_name(config)]
+    data = bind(config, SOURCES)
     network_class = configs.choose("config.model.name", configs.entry(config, "model.name"), NETWORKS)
     fields = {name: value for name, value in config.model.items() if name != "name"}
     try:
@@ -68,16 +67,16 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         init=lambda key: network.init(key, jnp.zeros((1, height, width, channels))),
         loss=loss,
-        train_batch=data.train_batch,
+        train_batch=data.trained.train_batch,
         evaluate=lambda params: evaluate_stereo(
-            *tested.test_set(),
+            *data.tested.test_set(),
             lambda left: predict(params, left),
             largest_shift=largest_shift,
-            independent=source.independent,
+            independent=data.independent,
         ),
         loss_name="squared error, mean over pixels",
-        check_test=tested.test_set if source.reads_folder else lambda: None,  # Nothing can be wrong with what is drawn.
-        fingerprint=data.fingerprint,
+        check_test=data.check_test,
+        fingerprint=data.trained.fingerprint,
         inputs=lambda path: stereo_inputs(
             path,
             parallel.over_examples(named),

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ def _highway(config: ConfigDict) -> Data:
         size = {"batch_size": config.train.batch_size, "image_size": image_size}
         return highway.stereo_batch(jax.random.fold_in(key, step), indices=indices, **size)
 
+    @functools.cache  # Training may evaluate many times.
     def test_set() -> tuple[str, Batch]:
         count, test_key = config.eval.examples, stream(TEST_SEED, STEREO_TEST)
         options = {"batch_size": TEST_BATCH, "image_size": image_size, "with_truth": True}
@@ -38,25 +40,32 @@ def _highway(config: ConfigDict) -> Data:
 
 
 def _pairs(config: ConfigDict) -> Data:
-    from dfn_jax.data import epochs, pairs  # TFDS and Grain, which only real pairs need
-
     if config.data.channels not in (1, 3):
         raise InputError(f"config.data.channels is {config.data.channels} on pairs; they have 1 or 3")
     size = {"image_size": tuple(config.data.image_size), "channels": config.data.channels}
-    parts = {"test_sequences": tuple(config.data.test_sequences), "test_fraction": config.data.test_fraction}
+
+    def parts() -> dict[str, Any]:
+        return {"test_sequences": tuple(config.data.test_sequences), "test_fraction": config.data.test_fraction}
 
     @functools.cache
     def train_examples() -> Sequence:
+        from dfn_jax.data import pairs  # with TFDS, which only real pairs need
+
         folder = configs.data_folder(config.data.dir, "pairs")
-        return pairs.train_examples(folder, seed=config.seed, **size, **parts)
+        return pairs.train_examples(folder, seed=config.seed, **size, **parts())
 
     def train_batch(step: int, indices: range | None = None) -> Batch:
+        from dfn_jax.data import epochs  # with Grain
+
         fields = epochs.batch(train_examples(), step, batch_size=config.train.batch_size, indices=indices)
         return {"left": fields["left"], "right": fields["right"]}
 
+    @functools.cache
     def test_set() -> tuple[str, Batch]:
+        from dfn_jax.data import pairs
+
         folder = configs.data_folder(configs.tested_folder(config), "pairs")
-        split, options = ("all", {}) if config.eval.dir else ("test", parts)
+        split, options = ("all", {}) if config.eval.dir else ("test", parts())
         found = pairs.examples(folder, split=split, **size, **options)
         count = min(config.eval.examples, len(found))
         chosen = np.linspace(0, len(found) - 1, count).round().astype(int)  # from all sequences

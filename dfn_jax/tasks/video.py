@@ -36,7 +36,7 @@ def make_task(config: ConfigDict) -> Task:
     _check(config)
     network = make_network(config)
     measure, loss_name = configs.choose("config.loss", config.loss, LOSSES)
-    data, tested = bind(config, _sources(config))
+    data = bind(config, _sources(config))
     known, horizon = lengths(config)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
@@ -61,18 +61,18 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         init=network.init,
         loss=loss,
-        train_batch=data.train_batch,
+        train_batch=data.trained.train_batch,
         evaluate=lambda params: evaluate_video(
-            *tested.test_set(),
+            *data.tested.test_set(),
             lambda frames: predict(params, frames),
             known=known,
             reach=network.reach,
             probabilities=config.loss == "binary_cross_entropy",
-            independent=SOURCES[configs.tested_name(config)].independent,
+            independent=data.independent,
         ),
         loss_name=loss_name,
-        check_test=tested.test_set,
-        fingerprint=data.fingerprint,
+        check_test=data.check_test,
+        fingerprint=data.trained.fingerprint,
         inputs=lambda source: video_inputs(
             source,
             parallel.over_examples(named),
