@@ -234,6 +234,21 @@ def test_the_readme_and_the_docs_tell_of_real_video_what_the_records_say():
     assert f"the last frame, repeated, has {last_frame:.2f}, and blurred {blurred:.2f})" in readme
 
 
+def test_the_readme_and_the_docs_say_what_a_minute_of_real_video_is_worth():
+    before, after = tables.read(tables.RESULTS / "highway_fine_tuned_on_real_video.json")
+    assert (before["steps"], after["steps"], after["data"]) == (0, 200, before["data"])
+    told = "{:.2f} instead of {:.2f}".format(*(one["mse_per_frame"] for one in (after, before)))
+    assert f"[{told}]" in in_one_line(README.read_text())
+    page = in_one_line(RESULTS_PAGE.read_text())
+    assert f"took {after['training_time_s']:.0f} s on one core: on the 8 segments at their ends the error is" in page
+    figures = after["mse_per_frame"], before["mse_per_frame"], after["baseline_blurred_frame_mse_per_frame"]
+    assert "{:.2f}, before {:.2f}, where the blurred last frame has {:.2f} ".format(*figures) in page
+    assert all(
+        one["initial_weights"].endswith(f"(SHA-256 {pretrained.load('highway')[2]['sha256'][:12]})")
+        for one in (before, after)
+    )
+
+
 def test_the_readme_and_the_docs_say_how_bad_the_networks_trained_on_kitti_are():
     drawn, tuned = (quick.kept(f"stereo_kitti_odometry{name}") for name in ("", "_fine_tuned"))
     itself = drawn["baseline_copy_mse_per_image"]
