@@ -161,11 +161,8 @@ def _to_record(workdir: Path, config: ConfigDict) -> dict[str, Any]:
 
     Where no step is left to train, what is there stays the run's own, with the terms on which it was measured.
     """
-    entries, measured, steps = (
-        json.loads(config.to_json_best_effort()),
-        steps_measured(workdir / "results.json"),
-        config.train.steps,
-    )
+    entries = json.loads(config.to_json_best_effort())
+    measured, steps = steps_measured(workdir / "results.json"), config.train.steps
     if measured is not None:
         before = recorded_entries(workdir)
         best = before.get("eval", {}).get("best") and newest_checkpoint(workdir) == steps

@@ -1,12 +1,13 @@
 """Data by their names: what a config trains and is tested on, of whichever task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
 from dfn_jax import config as configs
-from dfn_jax.tasks.task import TrainBatch
+from dfn_jax.tasks.task import TEST_BATCH, Batch, TrainBatch
 
 
 class Data(NamedTuple):
@@ -74,3 +75,19 @@ def bind(config: ConfigDict, sources: Mapping[str, Source]) -> Bound:
     source = sources[names[1]]
     check_test = tested.test_set if source.reads_folder else lambda: None
     return Bound(trained, tested, source.independent, check_test)
+
+
+class Batches:
+    """As many examples as asked for, in batches of TEST_BATCH that are made as one goes through them."""
+
+    def __init__(self, examples: int, make: Callable[[int], Batch]):
+        """Takes how many, and what makes the batch of an index, all of its TEST_BATCH examples."""
+        self._examples, self._make = examples, make
+
+    def __len__(self) -> int:
+        return -(-self._examples // TEST_BATCH)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(len(self)):
+            batch = jax.device_get(self._make(index))  # whole, so that an example does not depend on their number
+            yield {name: field[: self._examples - TEST_BATCH * index] for name, field in batch.items()}

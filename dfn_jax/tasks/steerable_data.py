@@ -37,10 +37,10 @@ def _texture(config: ConfigDict) -> Data:
         size = {"batch_size": batch_size, "image_size": tuple(config.data.image_size)}
         return texture.texture_batch(jax.random.fold_in(stream(seed, TEXTURE), step), indices=indices, **size)
 
-    complete = _steered(config)
+    complete, seed, batch_size = _steered(config), config.seed, config.train.batch_size
 
     def train_batch(_, step: jax.Array, indices: jax.Array | None) -> Batch:
-        return complete(step, draw(config.seed, config.train.batch_size, step, indices), indices)
+        return complete(step, draw(seed, batch_size, step, indices), indices)
 
     @functools.cache  # Training may evaluate many times.
     def test_set() -> tuple[str, jax.Array]:
@@ -54,13 +54,12 @@ def _images(config: ConfigDict) -> Data:
     def found(folder: str, seed: int) -> Any:
         return crops.crops(configs.data_folder(folder, "images"), seed=seed, image_size=tuple(config.data.image_size))
 
-    complete = _steered(config)
+    complete, seed, batch_size = _steered(config), config.seed, config.train.batch_size
 
     def train_batch(step: int, indices: range | None = None) -> Batch:
         from dfn_jax.data import epochs  # with Grain, which only images in files need
 
-        examples = found(config.data.dir, config.seed)
-        images = epochs.batch(examples, step, batch_size=config.train.batch_size, indices=indices)["image"]
+        images = epochs.batch(found(config.data.dir, seed), step, batch_size=batch_size, indices=indices)["image"]
         return complete(step, images, None if indices is None else np.array(indices))
 
     @functools.cache

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from dfn_jax import config as configs
 from dfn_jax.data import highway, pair_folders
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.sources import Data, Source
+from dfn_jax.tasks.sources import Batches, Data, Source
 from dfn_jax.tasks.task import STEREO_TEST, TEST_BATCH, TEST_SEED, TRAINING, Batch, DrawnBatch, stream
 
 
@@ -20,20 +20,17 @@ def _highway(config: ConfigDict) -> Data:
     if config.data.channels != 1:
         raise InputError(f"config.data.channels is {config.data.channels} on highway; the renderer has 1")
     key, image_size = stream(config.seed, TRAINING), tuple(config.data.image_size)
+    size = {"batch_size": config.train.batch_size, "image_size": image_size}
 
     def train_batch(_, step: jax.Array, indices: jax.Array | None) -> Batch:
-        size = {"batch_size": config.train.batch_size, "image_size": image_size}
         return highway.stereo_batch(jax.random.fold_in(key, step), indices=indices, **size)
 
     @functools.cache  # Training may evaluate many times.
     def test_set() -> tuple[str, Batch]:
         count, test_key = config.eval.examples, stream(TEST_SEED, STEREO_TEST)
         options = {"batch_size": TEST_BATCH, "image_size": image_size, "with_truth": True}
-        batches = [
-            jax.device_get(highway.stereo_batch(jax.random.fold_in(test_key, index), **options))
-            for index in range(-(-count // TEST_BATCH))
-        ]
-        examples = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
+        batches = Batches(count, lambda index: highway.stereo_batch(jax.random.fold_in(test_key, index), **options))
+        examples = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
         return f"{count} scenes of the highway renderer that training never sees", examples
 
     return Data(DrawnBatch(train_batch), test_set)

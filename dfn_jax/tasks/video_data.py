@@ -3,7 +3,7 @@
 import functools
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -14,7 +14,7 @@ from dfn_jax import config as configs
 from dfn_jax.data import highway, moving_mnist
 from dfn_jax.data.image_files import unit_range
 from dfn_jax.errors import InputError
-from dfn_jax.tasks.sources import Data, Source
+from dfn_jax.tasks.sources import Batches, Data, Source
 from dfn_jax.tasks.task import (
     DIGITS_TEST,
     HIGHWAY_TEST,
@@ -187,22 +187,6 @@ SOURCES = {
     "highway": Source(_highway),
     "video": Source(_video, reads_folder=True, independent=False),
 }
-
-
-class Batches:
-    """As many examples as asked for, in batches of TEST_BATCH that are made as one goes through them."""
-
-    def __init__(self, examples: int, make: Callable[[int], Batch]):
-        """Takes how many, and what makes the batch of an index, all of its TEST_BATCH examples."""
-        self._examples, self._make = examples, make
-
-    def __len__(self) -> int:
-        return -(-self._examples // TEST_BATCH)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index in range(len(self)):
-            batch = jax.device_get(self._make(index))  # whole, so that an example does not depend on their number
-            yield {name: field[: self._examples - TEST_BATCH * index] for name, field in batch.items()}
 
 
 def _in_batches(sequences: np.ndarray) -> Batches:
